@@ -1,0 +1,306 @@
+"""One serving engine on its devices, as a SimPy process: plan, stride, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import simpy
+
+from servsim.clock import BOUNDARY, PLAN, schedule_at
+from servsim.cost.cost_model import CostModel
+from servsim.cost.stride import Stride
+from servsim.engine.completions import Completions
+from servsim.engine.facts import Facts
+from servsim.errors import SimulationError
+from servsim.memory.allocator import Allocator
+from servsim.request import Request, Sequence
+from servsim.scheduler.plan import Plan
+from servsim.scheduler.policy import Policy
+from servsim.scheduler.predictors import Predictor
+from servsim.scheduler.running import Running
+
+__all__ = ["Instance", "Observation", "Parts"]
+
+Waiting = Generator[simpy.Event, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an instance is made of."""
+
+    policy: Policy
+    running: Running
+    memory: Allocator
+    cost: CostModel
+    predictor: Predictor | None
+    facts: Facts
+    max_model_len: int
+    single_stepping: bool
+
+
+class Observation(NamedTuple):
+    """What a router or a sampler may know of an instance at one time."""
+
+    waiting: int
+    running: int
+    kv_blocks_used: int
+    kv_blocks_total: int
+
+
+class Instance:
+    """Continuous batching on one engine.
+
+    Life: idle until a request arrives; then plan, let the step (or stride) pass, commit what it
+    produced, and plan again until nothing is left. Arrivals are seen at step boundaries only.
+    """
+
+    def __init__(
+        self, env: simpy.Environment, index: int, parts: Parts, on_end: Callable[[Request], None] | None = None
+    ) -> None:
+        self.env = env
+        self.index = index
+        self.policy = parts.policy
+        self.running = parts.running
+        self.memory = parts.memory
+        self.cost = parts.cost
+        self._predictor = parts.predictor
+        self._facts = parts.facts
+        self._max_model_len = parts.max_model_len
+        self._single = parts.single_stepping
+        self._on_end = on_end
+        self._requests: dict[Sequence, Request] = {}  # of all that has not ended: the truth about them
+        self._completions = Completions()
+        self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
+        self._admissions = 0
+        self._idle: simpy.Event | None = None
+        self._stride: Stride | None = None  # under way, with the steps that are committed and those to be
+        self._steps_done = 0
+        self._steps_target = 0
+        self._boundary: simpy.Event | None = None  # the wake-up at the end of the target step; None: not to be moved
+        self.process = env.process(self._run())
+
+    def submit(self, request: Request) -> None:
+        """A request arrives, now. It is rejected at once if it can never be held."""
+        tokens = request.prompt_tokens + request.output_tokens
+        if tokens > self._max_model_len or not self.memory.fits(tokens - 1):
+            self._facts.rejected(request, self.index)
+            if self._on_end is not None:
+                self._on_end(request)
+            return
+        sequence = Sequence(
+            request.request_id,
+            request.arrival_s,
+            request.prompt_tokens,
+            min(request.max_tokens, self._max_model_len - request.prompt_tokens),
+            request.tenant,
+            request.slo_class,
+            request.priority,
+            request.hash_ids,
+        )
+        if self._predictor is not None:
+            sequence.predicted_tokens = self._predictor.predict(request)
+        self._requests[sequence] = request
+        self.policy.add(sequence)
+        if self._idle is not None:
+            idle, self._idle = self._idle, None
+            schedule_at(self.env, idle, self.env.now, BOUNDARY + self.index)
+        elif self._boundary is not None and self.policy.arrival_matters(sequence):
+            self._cut()
+
+    def observe(self, now_s: float) -> Observation:
+        """Counts and KV use at ``now_s``: of a stride under way, the steps that ended before ``now_s`` count."""
+        steps = 0
+        if self._stride is not None and self._boundary is not None:
+            steps = max(0, self._stride.first_end_at_or_after(now_s) - 1 - self._steps_done)
+        return Observation(
+            self.policy.waiting, len(self.running), self.memory.blocks_after(steps), self.memory.total_blocks
+        )
+
+    def unfinished(self) -> list[tuple[Sequence, Request]]:
+        """What has not ended, in order of arrival."""
+        return list(self._requests.items())
+
+    def _run(self) -> Waiting:
+        while True:
+            plan = self.policy.plan(self.env.now)
+            if not plan.plain:
+                self._end_stride(0, self.running.decoders)
+            if plan.idle:
+                yield self._sleep()
+                continue
+            self._begin(plan)
+            if not plan.decode and not plan.prefills:
+                continue  # preemptions alone take no time
+            stride = self._stride_of(plan)
+            steps = self._repeatable_steps(plan, stride)
+            yield from self._pass_time(stride, steps)
+            ended = self._commit(plan)
+            if ended and self._on_end is not None:
+                for request in ended:
+                    self._on_end(request)
+                # What they cause at this very instant goes before the plan.
+                turn = simpy.Event(self.env)
+                schedule_at(self.env, turn, self.env.now, PLAN + self.index)
+                yield turn
+
+    def _sleep(self) -> simpy.Event:
+        """Nothing to do until something arrives; raises if something waits and nothing could ever happen."""
+        head = self.policy.head()
+        if head is not None:
+            raise SimulationError(
+                f"instance {self.index} plans nothing at {self.env.now} s while request {head.request_id} waits"
+            )
+        self._idle = simpy.Event(self.env)
+        return self._idle
+
+    def _begin(self, plan: Plan) -> None:
+        """Carry out what a plan does at the start of its step."""
+        if plan.round is None:
+            return
+        now_s = self.env.now
+        for sequence in plan.preempted:
+            if sequence.decoding:
+                self._stop_decoding(sequence)
+            sequence.preemptions += 1
+            self.running.remove(sequence)
+            self._pause(sequence, now_s)
+        self.memory.commit(plan.round)
+        for sequence in plan.preempted:
+            sequence.kv_tokens = 0
+        self.policy.begin(plan)
+        for sequence, _ in plan.prefills[len(plan.prefills) - plan.admitted :]:
+            sequence.admission = self._admissions
+            self._admissions += 1
+            self.running.admit(sequence)
+            if sequence.scheduled_s != sequence.scheduled_s:  # NaN: for the first time
+                sequence.scheduled_s = now_s
+        for sequence in plan.left_out:
+            self._stop_decoding(sequence)
+            self._pause(sequence, now_s)
+
+    def _stride_of(self, plan: Plan) -> Stride:
+        """The stride that this plan goes on with, or a new one anchored now."""
+        running = self.running
+        if plan.plain:
+            if self._stride is None:
+                self._stride = self.cost.decode_stride(self.env.now, running.decoders, running.context_tokens)
+                self._steps_done = 0
+            return self._stride
+        chunks = [(tokens, sequence.kv_tokens) for sequence, tokens in plan.prefills]
+        emitting = sum(sequence.kv_tokens + tokens == sequence.total_tokens for sequence, tokens in plan.prefills)
+        decoders = running.decoders if plan.decode else 0
+        step_s = self.cost.step_s(chunks, emitting, decoders, running.context_tokens if plan.decode else 0)
+        self._stride = Stride(self.env.now, step_s)
+        self._steps_done = 0
+        return self._stride
+
+    def _repeatable_steps(self, plan: Plan, stride: Stride) -> int:
+        """How many of the next steps are surely this plan again; 1 whenever in doubt."""
+        if self._single or not plan.plain or self._resuming:
+            return 1
+        steps = min(self._completions.next_step() - self.running.step, stride.limit - self._steps_done)
+        if steps > 1:
+            steps = self.memory.steps_until_full(steps)
+        return min(steps, self.policy.stable_steps()) if steps > 1 else 1
+
+    def _pass_time(self, stride: Stride, steps: int) -> Waiting:
+        """Wait for the end of the last of ``steps`` steps, or of the one under way when something cuts the stride."""
+        boundary = simpy.Event(self.env)
+        self._steps_target = self._steps_done + steps
+        schedule_at(self.env, boundary, stride.end_s(self._steps_target), BOUNDARY + self.index)
+        self._boundary = boundary if steps > 1 else None
+        yield boundary
+        self._boundary = None
+
+    def _cut(self) -> None:
+        """End the stride with the step that is under way now: its wake-up moves to an earlier boundary."""
+        assert self._stride is not None and self._boundary is not None
+        step = max(self._stride.first_end_at_or_after(self.env.now), self._steps_done + 1)
+        if step >= self._steps_target:
+            return
+        # A new event takes over the callbacks of the old one, which stays in SimPy's queue and does nothing.
+        # Cheaper than an interrupt or a condition: benchmarks/azure.py.
+        earlier = simpy.Event(self.env)
+        earlier.callbacks, self._boundary.callbacks = self._boundary.callbacks, []
+        schedule_at(self.env, earlier, self._stride.end_s(step), BOUNDARY + self.index)
+        self._steps_target = step
+        self._boundary = earlier
+
+    def _commit(self, plan: Plan) -> list[Request]:
+        """The steps have passed: tokens appear, blocks grow, sequences end. Returns the requests that ended."""
+        running = self.running
+        now_s = self.env.now
+        steps = self._steps_target - self._steps_done
+        self._steps_done = self._steps_target
+        decoders = 0
+        if plan.decode:
+            decoders = running.decoders
+            running.advance(steps)
+            self.memory.advance(steps)
+            if self._resuming:
+                self._end_pauses(now_s)
+        for sequence in plan.left_out:
+            self._start_decoding(sequence)
+            self._resuming.append(sequence)
+        for sequence, tokens in plan.prefills:
+            sequence.kv_tokens += tokens
+            if sequence.kv_tokens == sequence.total_tokens:
+                self._emit_after_prefill(sequence, now_s)
+        if not plan.plain:
+            self._end_stride(sum(tokens for _, tokens in plan.prefills), decoders)
+        ended = self._completions.pop_until(running.step)
+        if ended or (self._stride is not None and self._steps_done == self._stride.limit):
+            self._end_stride(0, decoders)
+        return [self._finish(sequence, now_s) for sequence in ended]
+
+    def _emit_after_prefill(self, sequence: Sequence, now_s: float) -> None:
+        """The step that ended a prefill emits a token; from now on the sequence decodes."""
+        sequence.generated_tokens += 1
+        if sequence.first_token_s != sequence.first_token_s:  # NaN: not yet
+            sequence.first_token_s = now_s
+        elif sequence.paused_s == sequence.paused_s:
+            self._facts.paused(sequence, now_s)
+        del self.running.prefilling[sequence]
+        self._start_decoding(sequence)
+
+    def _start_decoding(self, sequence: Sequence) -> None:
+        self.running.join(sequence)
+        self.memory.join(sequence)
+        lacking = self._requests[sequence].output_tokens - sequence.generated_tokens
+        self._completions.add(sequence, self.running.step + lacking)
+
+    def _stop_decoding(self, sequence: Sequence) -> None:
+        self.running.leave(sequence)
+        self.memory.leave(sequence)
+        self._completions.discard(sequence)
+
+    def _pause(self, sequence: Sequence, now_s: float) -> None:
+        """It emitted its latest token by now, and emits none in the step that begins."""
+        if sequence in self._resuming:
+            self._resuming.remove(sequence)
+        elif sequence.first_token_s == sequence.first_token_s and sequence.paused_s != sequence.paused_s:
+            sequence.paused_s = now_s
+
+    def _end_pauses(self, now_s: float) -> None:
+        """Those that had been left out of a step have emitted again."""
+        for sequence in self._resuming:
+            self._facts.paused(sequence, now_s)
+        self._resuming.clear()
+
+    def _finish(self, sequence: Sequence, now_s: float) -> Request:
+        request = self._requests.pop(sequence)
+        self.running.leave(sequence)
+        self.memory.leave(sequence)
+        self.running.remove(sequence)
+        self.memory.release(sequence)
+        self.policy.finished(sequence, request.output_tokens)
+        self._facts.finished(sequence, request.output_tokens, self.index, now_s)
+        return request
+
+    def _end_stride(self, prefill_tokens: int, decoders: int) -> None:
+        """Write down the stride (or step with prefill) that ends here, if one does."""
+        if self._stride is not None:
+            self._facts.stride(self.index, self._stride, self._steps_done, prefill_tokens, decoders, self.policy, self.memory)
+            self._stride = None

@@ -1,0 +1,106 @@
+"""Facts as they happen in a simulation: requests that ended, strides that passed, pauses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servsim.records.columns import Columns
+
+__all__ = ["FINISHED", "PAUSE_REASONS", "REJECTED", "STATUSES", "UNFINISHED", "Records", "Recorder"]
+
+FINISHED, REJECTED, UNFINISHED = 0, 1, 2
+STATUSES = ("finished", "rejected", "unfinished")
+PAUSE_REASONS = ("preempted", "left_out")
+
+_REQUEST_TYPES = {
+    "request_id": "i8",
+    "arrival_s": "f8",
+    "prompt_tokens": "i8",
+    "output_tokens": "i8",
+    "cached_tokens": "i8",
+    "tenant": "i4",
+    "slo_class": "i4",
+    "instance": "i4",
+    "scheduled_s": "f8",
+    "first_token_s": "f8",
+    "finish_s": "f8",
+    "transfer_wait_s": "f8",
+    "preemptions": "i4",
+    "status": "i1",
+}
+_STRIDE_TYPES = {
+    "instance": "i4",
+    "start_s": "f8",
+    "end_s": "f8",
+    "steps": "i8",
+    "first_step_s": "f8",
+    "last_step_s": "f8",
+    "prefill_tokens": "i4",
+    "decode_seqs": "i4",
+    "waiting": "i4",
+    "kv_blocks_used": "i4",
+    "kv_blocks_total": "i4",
+    "kv_tokens_stored": "i8",
+    "kv_tokens_reserved": "i8",
+    "kv_external_fragmentation": "f8",
+}
+_PAUSE_TYPES = {"request_id": "i8", "start_s": "f8", "end_s": "f8", "reason": "i1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All facts of one simulation, as columns (numpy arrays of one length a table).
+
+    ``requests`` has one row for every submitted request, sorted by ``request_id``: ``tenant`` and
+    ``slo_class`` are indices into :attr:`tenants` and :attr:`slo_classes`, ``instance`` is -1 for a
+    request that never reached one, ``status`` an index into :data:`STATUSES`, and a time that never
+    came is NaN. ``strides`` has one row a stride or a step with prefill, by instance and time; states in it are
+    as of ``end_s``, before what finishes there is freed. ``pauses`` says when a started request
+    emitted nothing: not at any t with ``start_s < t < end_s``, again at ``end_s``.
+    """
+
+    requests: dict[str, NDArray[Any]]
+    strides: dict[str, NDArray[Any]]
+    pauses: dict[str, NDArray[Any]]
+    tenants: tuple[str, ...] = ("default",)
+    slo_classes: tuple[str, ...] = ("default",)
+    notes: tuple[str, ...] = ()
+    partial: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Recorder:
+    """Where a running simulation writes its facts down."""
+
+    requests: Columns = field(default_factory=lambda: Columns(_REQUEST_TYPES))
+    strides: Columns = field(default_factory=lambda: Columns(_STRIDE_TYPES))
+    pauses: Columns = field(default_factory=lambda: Columns(_PAUSE_TYPES))
+
+    def records(
+        self,
+        tenants: tuple[str, ...],
+        slo_classes: tuple[str, ...],
+        notes: tuple[str, ...] = (),
+        partial: bool = False,
+    ) -> Records:
+        """What was written, as sorted columns: requests by id, strides by instance and time, pauses by request and time."""
+        requests = self.requests.arrays()
+        strides = self.strides.arrays()
+        pauses = self.pauses.arrays()
+        return Records(
+            requests=_sorted(requests, np.argsort(requests["request_id"], kind="stable")),
+            strides=_sorted(strides, np.lexsort((strides["start_s"], strides["instance"]))),
+            pauses=_sorted(pauses, np.lexsort((pauses["start_s"], pauses["request_id"]))),
+            tenants=tenants,
+            slo_classes=slo_classes,
+            notes=notes,
+            partial=partial,
+        )
+
+
+def _sorted(columns: dict[str, NDArray[Any]], order: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    return {name: column[order] for name, column in columns.items()}

@@ -1,0 +1,97 @@
+"""Many runs over a grid: one row a run, and curves over the rate made of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from servsim.metrics import mean_interval, rate_at
+from servsim.report.comparison import METRICS, figures_of, metric_value
+
+__all__ = ["RateCurve", "SweepRun", "rate_curves", "sweep_rows", "write_sweep"]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRun:
+    """One run of a sweep: what was varied (path to value) and its summary."""
+
+    values: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RateCurve:
+    """SLO attainment (a share) and goodput (requests/s) of one variant against the request rate, by rising rate.
+
+    ``*_half_width`` are those of the 95 % intervals over seeds, None for a single one.
+    """
+
+    label: str
+    rates_per_s: tuple[float, ...]
+    attainment: tuple[float, ...]
+    attainment_half_width: tuple[float | None, ...]
+    goodput_per_s: tuple[float, ...]
+    goodput_half_width: tuple[float | None, ...]
+
+    def rate_at(self, target: float) -> float | None:
+        """The interpolated rate at which attainment falls below ``target``; None when it is not bracketed."""
+        return rate_at(self.rates_per_s, self.attainment, target)
+
+
+def sweep_rows(runs: Sequence[SweepRun]) -> list[dict[str, Any]]:
+    """One flat mapping a run: the varied values, the seed, then every metric by its path in base units."""
+    return [
+        {
+            **run.values,
+            "seed": run.summary["seed"],
+            "arrival_rate_per_s": figures_of(run.summary)["arrival_rate_per_s"],
+            **{metric.path: metric_value(figures_of(run.summary), metric.path) for metric in METRICS},
+        }
+        for run in runs
+    ]
+
+
+def write_sweep(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``sweep.csv`` from :func:`sweep_rows`; what is undefined is left empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def rate_curves(runs: Sequence[SweepRun], *, rate: str | None = None, curve: Sequence[str] = ()) -> list[RateCurve]:
+    """Curves over the request rate, one for each combination of the values at the ``curve`` paths.
+
+    ``rate`` is the varied path that holds the rate; None takes the rate at which requests arrived, the mean
+    of each group of seeds (for a sweep over ``workload.time_scale``). Runs without an SLO, or without a rate, are
+    left out of the curves.
+    """
+    groups: dict[str, dict[tuple[Any, ...], list[SweepRun]]] = {}
+    for run in runs:
+        label = ", ".join(str(run.values[path]) for path in curve) or str(run.summary["name"])
+        point = tuple(str(value) for value in run.values.values()) if rate is None else (float(run.values[rate]),)
+        groups.setdefault(label, {}).setdefault(point, []).append(run)
+    curves = (_curve(label, list(points.values()), rate) for label, points in groups.items())
+    return [found for found in curves if found.rates_per_s]
+
+
+def _curve(label: str, points: Sequence[Sequence[SweepRun]], rate: str | None) -> RateCurve:
+    found = sorted(point for point in (_point(runs, rate) for runs in points) if point is not None)
+    columns = list(zip(*found, strict=True)) or [()] * 5
+    return RateCurve(label, *columns)
+
+
+def _point(runs: Sequence[SweepRun], rate: str | None) -> tuple[Any, ...] | None:
+    """Rate, attainment and goodput of one point over its seeds."""
+    rows = [figures_of(run.summary) for run in runs]
+    rates = [metric_value(row, "arrival_rate_per_s") for row in rows] if rate is None else [float(runs[0].values[rate])]
+    attained = [metric_value(row, "slo.attainment") for row in rows]
+    good = [metric_value(row, "goodput_per_s") for row in rows]
+    known = [[value for value in values if value is not None] for values in (rates, attained, good)]
+    if not all(known):
+        return None
+    return (mean_interval(known[0])[0], *mean_interval(known[1]), *mean_interval(known[2]))

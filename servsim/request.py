@@ -1,0 +1,62 @@
+"""A request, as a user asked for it, and a sequence: how far it has got in an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+__all__ = ["Request", "Sequence"]
+
+
+class Request(NamedTuple):
+    """What a user asked for; never changes.
+
+    A NamedTuple and not a frozen dataclass: one is made for every arrival, and this is three times
+    cheaper (benchmarks/azure.py).
+    """
+
+    request_id: int
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int  # the truth: the engine and an oracle predictor read it, a policy never does
+    max_tokens: int  # the declared bound on the output, at least output_tokens
+    tenant: int = 0  # index into the workload's tenants
+    slo_class: int = 0  # index into the workload's SLO classes
+    priority: int = 0  # lower is more urgent, as in vLLM
+    hash_ids: tuple[int, ...] = ()  # content of the prompt's blocks, equal ids = equal content
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """How far a request has got. Policies and allocators are handed these.
+
+    While a sequence decodes, its progress is not stored but follows from a step counter that all
+    decoders share (:class:`servsim.scheduler.running.Running`): nothing in it changes from step to
+    step. ``generated_tokens`` and ``kv_tokens`` hold its progress whenever it does *not* decode.
+    """
+
+    request_id: int
+    arrival_s: float
+    prompt_tokens: int
+    max_tokens: int
+    tenant: int
+    slo_class: int
+    priority: int
+    hash_ids: tuple[int, ...]
+    predicted_tokens: float = 0.0  # what the predictor believes of the output's length
+    generated_tokens: int = 0  # tokens emitted so far
+    kv_tokens: int = 0  # tokens whose KV is resident
+    preemptions: int = 0
+    admission: int = -1  # running number of its latest admission; -1 while it waits
+    decoding: bool = False
+    decode_base: int = 0  # generated_tokens = step counter - decode_base while it decodes
+    scheduled_s: float = float("nan")
+    first_token_s: float = float("nan")
+    cached_tokens: int = 0
+    paused_s: float = float("nan")  # when it was preempted, until it emits again
+    held: Any = field(default=None, repr=False)  # the allocator's own note about it
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens that a prefill has to cover: the prompt and what was emitted before a preemption."""
+        return self.prompt_tokens + self.generated_tokens

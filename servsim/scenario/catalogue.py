@@ -1,0 +1,81 @@
+"""The files that ship with servsim, found by name from any working directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from servsim.errors import ScenarioError, suggestion
+
+__all__ = ["KINDS", "RELATIVE", "find", "folder", "is_path", "locate", "names", "shown"]
+
+KINDS = ("hardware", "models", "scenarios", "workloads")
+
+RELATIVE = "a relative path counts from the scenario's file, with --set from the working directory"
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_SINGULAR = {"hardware": "hardware", "models": "model", "scenarios": "scenario", "workloads": "workload"}
+_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".parquet")
+
+
+def folder(kind: str) -> Path:
+    """Where the catalogue of a kind (one of :data:`KINDS`) lies.
+
+    A checkout has its folders beside the package, an installed servsim inside it.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"{kind!r} is no catalogue; catalogues are {', '.join(KINDS)}")
+    checkout = _PACKAGE.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / kind).is_dir():
+        return checkout / kind
+    return _PACKAGE / "catalogue" / kind
+
+
+def names(kind: str) -> list[str]:
+    """Every name in a catalogue, sorted; what lies in a subfolder is called ``papers/name``."""
+    return sorted(_files(kind))
+
+
+def find(kind: str, name: str) -> Path:
+    """The absolute path of a catalogue entry.
+
+    Raises ScenarioError, without a place, that lists the known names.
+    """
+    files = _files(kind)
+    if name not in files:
+        raise ScenarioError(f"unknown {_SINGULAR[kind]} '{name}'", remedy=suggestion(name, files))
+    return files[name]
+
+
+def is_path(text: str) -> bool:
+    """Whether ``text`` names a file rather than a catalogue entry: by a slash or a file's suffix."""
+    return "/" in text or "\\" in text or text.startswith("~") or text.lower().endswith(_SUFFIXES)
+
+
+def locate(kind: str, reference: str) -> Path:
+    """The file that a scenario's ``model``, ``hardware`` or ``lengths`` means: a path or a name.
+
+    A folder stands for the ``config.json`` in it, as Hugging Face lays a model out. Raises
+    ScenarioError, without a place, for an unknown name or a file that does not exist.
+    """
+    if not is_path(reference):
+        return find(kind, reference)
+    path = Path(reference)
+    if kind == "models" and path.is_dir() and (path / "config.json").is_file():
+        return path / "config.json"
+    if path.is_dir():
+        raise ScenarioError(f"'{shown(path)}' is a folder, not a file")
+    if not path.exists():
+        known = suggestion(path.name.lower().removesuffix(path.suffix), names(kind))
+        raise ScenarioError(f"no such file '{shown(path)}'", remedy=f"{RELATIVE}; for a name without a slash: {known}")
+    return path
+
+
+def shown(path: Path) -> str:
+    """A path for a message: from the working directory where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _files(kind: str) -> dict[str, Path]:
+    top = folder(kind)
+    found = sorted(path for suffix in ("yaml", "json") for path in top.rglob(f"*.{suffix}"))
+    return {path.relative_to(top).with_suffix("").as_posix(): path for path in found}

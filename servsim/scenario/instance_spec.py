@@ -1,0 +1,98 @@
+"""One serving engine on its devices, as a scenario writes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from servsim.documents import Spec, WholeNumber, refusal
+from servsim.scenario.plug_in import PlugInSpec
+from servsim.scenario.scheduler_spec import SchedulerSpec
+
+__all__ = ["CostSpec", "FixedCost", "InstanceSpec", "MemorySpec", "RooflineCost"]
+
+# Keys that the design foresees and this version does not have: refused, but not as a slip of the pen.
+_NOT_YET = {
+    "engine": "engine presets are not part of this version: write the keys out",
+    "tiers": "memory tiers below the device are not part of this version",
+}
+
+
+def _refuse_not_yet(data: Any, key: str) -> Any:
+    if isinstance(data, dict) and key in data:
+        raise refusal("unknown key", remedy=_NOT_YET[key], at=(key,))
+    return data
+
+
+class MemorySpec(PlugInSpec):
+    """Where KV lives; other keys are the allocator's own parameters."""
+
+    kind: ClassVar[str] = "allocators"
+    key: ClassVar[str] = "allocator"
+
+    allocator: str = Field("paged", description="How KV memory is handed out.")
+    block_size: WholeNumber = Field(16, ge=1, le=1 << 20, description="Tokens in a block.")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="The share of the device's memory that weights, activations and KV may use."
+    )
+    num_blocks: WholeNumber | None = Field(
+        None, ge=1, description="Blocks of KV an instance; by default what the memory budget leaves."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_tiers(cls, data: Any) -> Any:
+        return _refuse_not_yet(data, "tiers")
+
+
+class RooflineCost(Spec):
+    """Step times from operators on the device's roofline."""
+
+    law: Literal["roofline"] = Field("roofline", description="Operators on the device's roofline.")
+    async_scheduling: bool = Field(
+        True, description="Whether the host's work for a step runs beside the device's, as in vLLM v1."
+    )
+    host_step_s: float = Field(0.0, ge=0, description="Seconds of host work a step.")
+    host_sequence_s: float = Field(0.0, ge=0, description="Seconds of host work a step for each sequence in it.")
+
+
+class FixedCost(Spec):
+    """Constant step times, for comparison with queueing theory."""
+
+    law: Literal["fixed"] = Field(description="Constant step times.")
+    prefill_s: float = Field(gt=0, description="Seconds of a step that computes prompt tokens.")
+    decode_s: float = Field(gt=0, description="Seconds of a step that only decodes.")
+
+
+def _roofline_by_default(value: Any) -> Any:
+    return {"law": "roofline", **value} if isinstance(value, dict) else value
+
+
+CostSpec = Annotated[
+    Annotated[RooflineCost | FixedCost, Field(discriminator="law")], BeforeValidator(_roofline_by_default)
+]
+
+
+class InstanceSpec(Spec):
+    """A model's share of devices, with its scheduler, memory and cost model."""
+
+    hardware: str = Field(description="The device: a name in the catalogue, or a path.")
+    tensor_parallel_size: WholeNumber = Field(1, ge=1, le=4096, description="Devices that share each layer.")
+    scheduler: SchedulerSpec = Field(default_factory=SchedulerSpec, description="Who gets tokens next.")
+    memory: MemorySpec = Field(default_factory=MemorySpec, description="Where KV lives.")
+    max_model_len: WholeNumber | None = Field(
+        None, ge=1, description="The longest prompt and output together, in tokens; by default what the model has."
+    )
+    dtype: Literal["bf16", "fp16", "fp32"] = Field("bf16", description="The type of activations and plain weights.")
+    quantization: Literal["none", "fp8", "int4"] = Field("none", description="The type of the linear layers' weights.")
+    kv_cache_dtype: Literal["auto", "fp8"] = Field("auto", description="The type of KV; auto is that of dtype.")
+    stepping: Literal["strided", "single"] = Field(
+        "strided", description="strided takes many equal steps in one event; single is the slow reference."
+    )
+    cost: CostSpec = Field(default_factory=RooflineCost, description="How long a step takes.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_presets(cls, data: Any) -> Any:
+        return _refuse_not_yet(data, "engine")

@@ -1,0 +1,61 @@
+"""The scenario's schema for editors, in JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from servsim import registry
+from servsim.errors import ScenarioError
+from servsim.scenario import catalogue
+from servsim.scenario.instance_spec import MemorySpec
+from servsim.scenario.plug_in import PlugInSpec, parameter_schema
+from servsim.scenario.scenario import Scenario
+from servsim.scenario.scheduler_spec import PredictorSpec, RouterSpec, SchedulerSpec
+from servsim.scenario.workload_spec import TraceWorkload
+
+__all__ = ["scenario_schema"]
+
+
+def scenario_schema() -> dict[str, Any]:
+    """A JSON Schema (draft 2020-12) of scenario files, with the known plug-ins and their parameters."""
+    schema = Scenario.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "servsim scenario"
+    parts = schema["$defs"]
+    for spec in (SchedulerSpec, MemorySpec, PredictorSpec, RouterSpec, TraceWorkload):
+        _describe_plug_ins(spec, parts)
+    top = schema["properties"]
+    instance = parts["InstanceSpec"]["properties"]
+    for entry, kind in ((top["model"], "models"), (instance["hardware"], "hardware")):
+        entry["examples"] = catalogue.names(kind)
+    _allow_name(top, "router", registry.names("routers"))
+    _allow_name(parts["SchedulerSpec"]["properties"], "predictor", registry.names("predictors"))
+    _allow_name(top, "workload", None)
+    return schema
+
+
+def _describe_plug_ins(spec: type[PlugInSpec], parts: dict[str, Any]) -> None:
+    """List a plug-in's names, and the parameters of all plug-ins of its kind beside them."""
+    part = parts[spec.__name__]
+    names = registry.names(spec.kind)
+    part["properties"][spec.key]["enum"] = names
+    for name in names:
+        try:
+            parameters = parameter_schema(spec.kind, name)
+        except ScenarioError:  # a broken plug-in of somebody else's must not take the schema away
+            continue
+        if parameters is None:
+            continue
+        own = parameters.model_json_schema(ref_template="#/$defs/{model}")
+        parts.update(own.pop("$defs", {}))
+        for key, entry in own.get("properties", {}).items():
+            described = f"{entry.get('description', '')} ({name})".strip()
+            part["properties"].setdefault(key, {**entry, "description": described})
+
+
+def _allow_name(properties: dict[str, Any], key: str, names: list[str] | None) -> None:
+    """Let a bare name stand where the schema has only the written-out form."""
+    entry = properties[key]
+    about = {word: entry.pop(word) for word in ("description", "default", "title") if word in entry}
+    name = {"type": "string"} | ({"enum": names} if names else {})
+    properties[key] = {**about, "anyOf": [name, *entry.get("anyOf", [entry])]}

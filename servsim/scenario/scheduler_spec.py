@@ -1,0 +1,66 @@
+"""Who gets tokens next, and which instance a request goes to, as a scenario writes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from servsim.documents import WholeNumber, refusal
+from servsim.scenario.plug_in import PlugInSpec
+
+__all__ = ["PredictorSpec", "Router", "RouterSpec", "SchedulerSpec"]
+
+
+def _named(key: str) -> BeforeValidator:
+    """Lets a bare name stand for a plug-in without parameters."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+class PredictorSpec(PlugInSpec):
+    """What a policy believes about output lengths: ``oracle`` or ``{name: ..., parameters...}``."""
+
+    kind: ClassVar[str] = "predictors"
+    key: ClassVar[str] = "name"
+
+    name: str = Field(description="The predictor of output lengths.")
+
+
+class SchedulerSpec(PlugInSpec):
+    """A policy and its budgets; other keys are the policy's own parameters.
+
+    vLLM refuses a token budget below ``max_num_seqs``, since each running sequence needs a token a step.
+    """
+
+    kind: ClassVar[str] = "schedulers"
+    key: ClassVar[str] = "policy"
+
+    policy: str = Field("fcfs", description="The rule by which waiting and running requests are ordered and admitted.")
+    max_num_seqs: WholeNumber = Field(256, ge=1, description="At most this many sequences run at once.")
+    max_num_batched_tokens: WholeNumber = Field(2048, ge=1, description="Tokens that a step may compute, all told.")
+    predictor: Annotated[PredictorSpec | None, _named("name")] = Field(
+        None, description="What the policy believes about output lengths: a name, or a name with parameters."
+    )
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        if self.max_num_batched_tokens >= self.max_num_seqs:
+            return self
+        raise refusal(
+            f"max_num_batched_tokens ({self.max_num_batched_tokens}) is below max_num_seqs ({self.max_num_seqs}),"
+            " which vLLM refuses too",
+            remedy="raise max_num_batched_tokens or lower max_num_seqs",
+            at=("max_num_batched_tokens" if "max_num_batched_tokens" in self.model_fields_set else "max_num_seqs",),
+        )
+
+
+class RouterSpec(PlugInSpec):
+    """The rule that spreads requests over instances: ``random`` or ``{policy: ..., parameters...}``."""
+
+    kind: ClassVar[str] = "routers"
+    key: ClassVar[str] = "policy"
+
+    policy: str = Field("round_robin", description="The rule that picks an instance for each request.")
+
+
+Router = Annotated[RouterSpec, _named("policy")]

@@ -1,0 +1,171 @@
+"""Continuous batching with a token budget and chunked prefill, as vLLM v1 (0.19) does it."""
+
+from __future__ import annotations
+
+from servsim.memory.allocator import Round
+from servsim.request import Sequence
+from servsim.scheduler.plan import DECODE, IDLE, Plan
+from servsim.scheduler.policy import UNBOUNDED, Surroundings
+from servsim.scheduler.queues import ArrivalQueue, KeyedQueue, WaitingQueue
+
+__all__ = ["VllmV1Batching"]
+
+
+class VllmV1Batching:
+    """vLLM v1's token-budget scheduler; a subclass gives the order and may refuse admissions.
+
+    Each step walks the running list in order of admission (there is no decode-first rule: a running
+    prefill is simply last in the list) and gives every sequence the tokens it lacks, within
+    ``max_num_batched_tokens``. Without memory for one, the running sequence with the largest
+    :meth:`order_key` is preempted by recompute: its KV is dropped and it waits again. Only in a step without
+    preemption are waiting sequences admitted, from the head, until the budget, ``max_num_seqs``, the
+    memory or :meth:`admits` ends it; a head that is refused is not skipped.
+
+    Source: vllm/v1/core/sched/scheduler.py. With ``order_key`` None this is its FCFS mode (the victim is
+    the tail of the list, preempted sequences go to the front of the queue); with a key it is its
+    priority mode with that key as the priority. Not modelled here: prefix caching, LoRA and
+    grammar limits, encoder budgets, ``long_prefill_token_threshold`` (0, its default).
+    """
+
+    #: The waiting order: smaller goes first. None: first come, first served. Must not change while waiting.
+    order_key: object = None
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.running = surroundings.running
+        self.memory = surroundings.memory
+        self.max_num_seqs = surroundings.max_num_seqs
+        self.max_num_batched_tokens = surroundings.max_num_batched_tokens
+        self.queue: WaitingQueue = KeyedQueue(self.order_key) if callable(self.order_key) else ArrivalQueue()
+
+    def admits(self, sequence: Sequence, *, alone: bool) -> bool:
+        """A further condition on the head of the queue, asked before the memory's own; always true here.
+
+        ``alone``: nothing runs or is admitted. A rule that refuses even then could wait for ever.
+        """
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """How many sequences wait."""
+        return len(self.queue)
+
+    def head(self) -> Sequence | None:
+        """The sequence that would be admitted next."""
+        return self.queue.peek(0) if len(self.queue) else None
+
+    def add(self, sequence: Sequence) -> None:
+        """A sequence arrives."""
+        self.queue.push(sequence)
+
+    def begin(self, plan: Plan) -> None:
+        """The admitted leave the queue, the preempted return to it."""
+        if plan.admitted:
+            self.queue.drop(plan.admitted)
+        for sequence in plan.preempted:
+            self.queue.push_preempted(sequence)
+
+    def finished(self, sequence: Sequence, output_tokens: int) -> None:
+        """Nothing is learnt from an output's length here."""
+
+    def stable_steps(self) -> int:
+        """A refused head stays refused: decoders only take memory, and nothing else changes."""
+        return UNBOUNDED
+
+    def arrival_matters(self, sequence: Sequence) -> bool:
+        """Only where a place is free and the newcomer is the head: behind a refused head it waits."""
+        return len(self.running) < self.max_num_seqs and self.queue.peek(0) is sequence
+
+    def plan(self, now_s: float) -> Plan:
+        """The next step: every running sequence, then the waiting ones that fit."""
+        running = self.running
+        may_admit = len(self.queue) > 0 and len(running.sequences) < self.max_num_seqs
+        if not running.prefilling and not may_admit:
+            if not running.decoders:
+                return IDLE
+            if self.memory.steps_until_full(1):
+                return DECODE
+            return self._plan_under_pressure()
+        round_ = self.memory.round()
+        if not round_.grow_decoders():
+            return self._plan_under_pressure()
+        budget = self.max_num_batched_tokens - running.decoders
+        prefills: list[tuple[Sequence, int]] = []
+        for sequence in running.prefilling:
+            tokens = min(sequence.total_tokens - sequence.kv_tokens, budget)
+            if not round_.extend(sequence, tokens):
+                return self._plan_under_pressure()
+            prefills.append((sequence, tokens))
+            budget -= tokens
+        admitted = self._admit(round_, prefills, budget) if may_admit else 0
+        if not prefills:
+            return DECODE if running.decoders else IDLE
+        return Plan(prefills, admitted, decode=running.decoders > 0, round=round_)
+
+    def _admit(self, round_: Round, prefills: list[tuple[Sequence, int]], budget: int) -> int:
+        """Take waiting sequences from the head into ``prefills`` while everything fits; how many."""
+        queue = self.queue
+        places = min(self.max_num_seqs - len(self.running.sequences), len(queue))
+        admitted = 0
+        while budget > 0 and admitted < places:
+            sequence = queue.peek(admitted)
+            tokens = min(sequence.total_tokens, budget)
+            alone = not prefills and not self.running.sequences
+            if not self.admits(sequence, alone=alone) or not round_.admit(sequence, tokens, alone=alone):
+                break
+            prefills.append((sequence, tokens))
+            budget -= tokens
+            admitted += 1
+        return admitted
+
+    def _plan_under_pressure(self) -> Plan:
+        """Walk the running list one by one and preempt until the rest fits; nothing is admitted.
+
+        In priority mode a sequence may turn out to be its own victim in mid-list. vLLM then ends the walk,
+        and those behind it do nothing in this step.
+        """
+        round_ = self.memory.round()
+        budget = self.max_num_batched_tokens
+        todo = list(self.running.sequences)
+        scheduled: dict[Sequence, int] = {}
+        preempted: list[Sequence] = []
+        place = 0
+        while place < len(todo) and budget > 0:
+            sequence = todo[place]
+            tokens = min(self._lacking(sequence), budget)
+            while not self._grant(round_, sequence, tokens):
+                victim = todo[-1] if self.order_key is None else max(todo, key=self._urgency)
+                if victim in scheduled:
+                    budget += scheduled.pop(victim)
+                    place -= 1
+                todo.remove(victim)
+                round_.release(victim, self.running.kv_tokens(victim))
+                preempted.append(victim)
+                if victim is sequence:
+                    return self._walked(round_, scheduled, todo, preempted)
+            scheduled[sequence] = tokens
+            budget -= tokens
+            place += 1
+        return self._walked(round_, scheduled, todo, preempted)
+
+    def _walked(
+        self, round_: Round, scheduled: dict[Sequence, int], kept: list[Sequence], preempted: list[Sequence]
+    ) -> Plan:
+        """The plan that a walk came to."""
+        prefilling = self.running.prefilling
+        prefills = [(sequence, tokens) for sequence, tokens in scheduled.items() if sequence in prefilling]
+        decoding = len(scheduled) > len(prefills)
+        left_out = [sequence for sequence in kept if sequence.decoding and sequence not in scheduled]
+        return Plan(prefills, 0, decoding, left_out, preempted, round_)
+
+    def _lacking(self, sequence: Sequence) -> int:
+        return 1 if sequence.decoding else sequence.total_tokens - sequence.kv_tokens
+
+    def _grant(self, round_: Round, sequence: Sequence, tokens: int) -> bool:
+        if sequence.decoding:
+            return round_.grow(sequence, self.running.kv_tokens(sequence))
+        return round_.extend(sequence, tokens)
+
+    def _urgency(self, sequence: Sequence) -> tuple[float, float, int]:
+        """The running sequence with the largest of these is the victim."""
+        assert callable(self.order_key)
+        return (self.order_key(sequence), sequence.arrival_s, sequence.request_id)

@@ -1,0 +1,222 @@
+"""Past-Future: admit a request only if the sampled peak of future memory use stays within capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from servsim.request import Sequence
+from servsim.scheduler.batching import VllmV1Batching
+from servsim.scheduler.peak import LengthHistory, pack, peak_tokens
+from servsim.scheduler.plan import Plan
+from servsim.scheduler.policy import UNBOUNDED, Surroundings
+from servsim.scheduler.running import Running
+
+__all__ = ["PastFuture", "scenario_count"]
+
+Tokens = NDArray[np.int64]
+
+
+def scenario_count(batch: int) -> int:
+    """How many scenarios are sampled for a running batch of this size: ``min(5, int(200 / batch) + 1)``."""
+    return min(5, int(200 / batch) + 1) if batch else 5
+
+
+class PastFuture(VllmV1Batching):
+    """LightLLM's Past-Future admission (the original of March 2024) in front of vLLM v1's batching, FCFS.
+
+    The final length of every running request is drawn from a history of finished outputs, given what it
+    has emitted so far, in K scenarios; the head of the queue is admitted if in each the peak of future
+    tokens stays below ``capacity * (1 - reserve)``. Capacity is usable blocks x block size. A running
+    request counts ``a = P + g`` tokens held and ``b = max(0, cap - g - 1)`` to come, ``cap = min(max_tokens,
+    max(g, drawn total))``; a waiting one draws its total from the whole history. What is imitated is the
+    admission; LightLLM's own batches (whole prompts, decoders stalled meanwhile) are replaced by chunked
+    prefill, so that policies are compared on one engine.
+
+    The original draws in every admission pass. Here a refused head is drawn again when something ended, was
+    admitted or preempted, and every ``router_max_wait_tokens`` decode steps besides, so that a stretch of equal steps
+    can be taken at once. A head whose declared maximum fits with those of all running ones is admitted
+    without sampling (no draw could refuse it), one that overflows with the tokens held already is refused so.
+
+    Source: LightLLM, router "future_past" (commit f50e8413); Gong et al., ASPLOS 2025.
+    """
+
+    class Parameters(BaseModel):
+        """What a scenario may say under ``scheduler`` besides the common keys."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid")
+
+        reserve: float = Field(0.05, ge=0, lt=1, description="share of the capacity that the peak must leave free")
+        window: int = Field(200, ge=2, le=100_000, description="finished outputs that are remembered")
+        default_output_tokens: int = Field(
+            1024, ge=1, le=1 << 30, description="length that half of the window is filled with at the start"
+        )
+        router_max_wait_tokens: int = Field(
+            6, ge=1, description="decode steps after which a refused head is drawn again (LightLLM's name)"
+        )
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        super().__init__(surroundings)
+        settings: PastFuture.Parameters = surroundings.parameters or self.Parameters()
+        self.history = LengthHistory(settings.window, settings.default_output_tokens)
+        self._capacity = self.memory.total_blocks * self.memory.block_size
+        self._limit = self._capacity * (1 - settings.reserve)
+        self._wait_steps = settings.router_max_wait_tokens
+        self._stream = surroundings.stream("past_future")
+        self._uniform = np.empty(0)
+        self._batch = _Batch(self.max_num_seqs)
+        self._declared_tokens = 0  # P + max_tokens over all running
+        self._verdicts: dict[Sequence, bool] = {}  # of the pass under way
+        self._refused_step: int | None = None
+        self._pass: Tokens | None = None  # packed (a, b) of running and admitted ones, [scenarios, requests]
+
+    def admits(self, sequence: Sequence, *, alone: bool) -> bool:
+        """Whether the peak stays within the limit in every scenario of this pass; a lone request is always let in."""
+        if self._refused_step is not None and self.running.step - self._refused_step >= self._wait_steps:
+            self._forget()
+        verdict = self._verdicts.get(sequence)
+        if verdict is None:
+            verdict = alone or self._judge(sequence)
+            self._verdicts[sequence] = verdict
+            if not verdict:
+                self._refused_step = self.running.step
+        return verdict
+
+    def begin(self, plan: Plan) -> None:
+        """Admitted and preempted sequences change the batch, and end the pass."""
+        super().begin(plan)
+        for sequence, _ in plan.prefills[len(plan.prefills) - plan.admitted :]:
+            self._batch.add(sequence)
+            self._declared_tokens += sequence.prompt_tokens + sequence.max_tokens
+        for sequence in plan.preempted:
+            self._remove(sequence)
+        self._batch.unsettle(plan.left_out)
+        if plan.admitted or plan.preempted:
+            self._forget()
+
+    def finished(self, sequence: Sequence, output_tokens: int) -> None:
+        """The output's length enters the history, the sequence leaves the batch."""
+        self.history.append(output_tokens)
+        self._remove(sequence)
+        self._forget()
+
+    def stable_steps(self) -> int:
+        """A refusal holds until the next draw."""
+        if self._refused_step is None:
+            return UNBOUNDED
+        return max(1, self._wait_steps - (self.running.step - self._refused_step))
+
+    def _judge(self, sequence: Sequence) -> bool:
+        running = self.running
+        pending = [other for other, verdict in self._verdicts.items() if verdict]
+        declared = sequence.prompt_tokens + sequence.max_tokens
+        declared += sum(other.prompt_tokens + other.max_tokens for other in pending)
+        if self._declared_tokens + declared < self._limit:
+            return True
+        held = sequence.total_tokens + sum(other.total_tokens for other in pending)
+        # A decoder's KV lacks its newest token; a running prefill counts its whole prompt, as the original does.
+        held += running.context_tokens + running.decoders
+        held += sum(other.total_tokens for other in running.prefilling)
+        if held >= self._limit:
+            return False
+        if self._pass is None:
+            self._pass = self._draw_running()
+            for other in pending:
+                self._pass = self._with_waiting(other)
+        candidate = self._with_waiting(sequence)
+        if peak_tokens(candidate).max() >= self._limit:
+            return False
+        self._pass = candidate
+        return True
+
+    def _draw_running(self) -> Tokens:
+        """Packed (a, b) of the running ones in each scenario of a new pass."""
+        prompt, bound, generated = self._batch.state(self.running)
+        scenarios = scenario_count(len(prompt))
+        total = self.history.draw_running(generated, bound, self._draws(scenarios * len(prompt)).reshape(scenarios, -1))
+        cap = np.minimum(bound, np.maximum(generated, total))
+        return pack(prompt + generated, np.maximum(0, cap - generated - 1))
+
+    def _with_waiting(self, sequence: Sequence) -> Tokens:
+        """The pass with one more request, its total drawn once a scenario."""
+        assert self._pass is not None
+        generated = sequence.generated_tokens
+        total = self.history.draw_waiting(self._draws(len(self._pass)))
+        cap = np.minimum(sequence.max_tokens, np.maximum(generated, total))
+        held = np.full(len(cap), sequence.total_tokens, dtype=np.int64)
+        column = pack(held, np.maximum(0, cap - generated - 1))
+        return np.concatenate([self._pass, column[:, None]], axis=1)
+
+    def _draws(self, count: int) -> NDArray[np.float64]:
+        """The next uniform numbers of this policy's own stream."""
+        if len(self._uniform) < count:
+            self._uniform = np.concatenate([self._uniform, self._stream.random(max(count, 8192))])
+        drawn, self._uniform = self._uniform[:count], self._uniform[count:]
+        return drawn
+
+    def _forget(self) -> None:
+        self._verdicts.clear()
+        self._refused_step = None
+        self._pass = None
+
+    def _remove(self, sequence: Sequence) -> None:
+        self._batch.remove(sequence)
+        self._declared_tokens -= sequence.prompt_tokens + sequence.max_tokens
+
+
+class _Batch:
+    """The running requests as arrays, so that a pass touches no Python object per request.
+
+    A decoder's progress is the shared step counter less its base; a prefilling one's is fixed. When a
+    prefill ends its base is not known here, so the bases of newcomers are settled when they are read.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._prompt = np.zeros(size, dtype=np.int64)
+        self._bound = np.zeros(size, dtype=np.int64)
+        self._base = np.zeros(size, dtype=np.int64)
+        self._members: list[Sequence] = []
+        self._places: dict[Sequence, int] = {}
+        self._unsettled: dict[Sequence, None] = {}
+
+    def add(self, sequence: Sequence) -> None:
+        """A sequence is admitted."""
+        place = len(self._members)
+        self._members.append(sequence)
+        self._places[sequence] = place
+        self._prompt[place] = sequence.prompt_tokens
+        self._bound[place] = sequence.max_tokens
+        self._unsettled[sequence] = None
+
+    def remove(self, sequence: Sequence) -> None:
+        """A sequence left; the last one takes its place."""
+        place = self._places.pop(sequence)
+        self._unsettled.pop(sequence, None)
+        last = self._members.pop()
+        if last is not sequence:
+            end = len(self._members)
+            self._members[place] = last
+            self._places[last] = place
+            for column in (self._prompt, self._bound, self._base):
+                column[place] = column[end]
+
+    def unsettle(self, sequences: Many[Sequence]) -> None:
+        """These will have new bases when they are next read."""
+        for sequence in sequences:
+            self._unsettled[sequence] = None
+
+    def state(self, running: Running) -> tuple[Tokens, Tokens, Tokens]:
+        """Prompt, declared bound and generated tokens of each."""
+        step = running.step
+        for sequence in list(self._unsettled):
+            place = self._places[sequence]
+            if sequence.decoding:
+                self._base[place] = sequence.decode_base
+                del self._unsettled[sequence]
+            else:
+                self._base[place] = step - sequence.generated_tokens
+        count = len(self._members)
+        return self._prompt[:count], self._bound[:count], step - self._base[:count]

@@ -1,0 +1,36 @@
+"""A plan: which sequences get how many tokens in the next step, and who is preempted for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from typing import NamedTuple
+
+from servsim.memory.allocator import Round
+from servsim.request import Sequence
+
+__all__ = ["DECODE", "IDLE", "Plan"]
+
+
+class Plan(NamedTuple):
+    """What the next step does."""
+
+    prefills: Many[tuple[Sequence, int]] = ()  # chunks: sequence, tokens; going-on ones first, then admitted ones
+    admitted: int = 0  # how many of the prefills (its tail) leave the waiting queue for it
+    decode: bool = False  # the decoders take a step ...
+    left_out: Many[Sequence] = ()  # ... but for these
+    preempted: Many[Sequence] = ()  # in this order; they go back to waiting
+    round: Round | None = None  # the memory that it takes; None: only the decoders' growth
+
+    @property
+    def plain(self) -> bool:
+        """Whether all decoders take a step and nothing else happens: the step that a stride repeats."""
+        return self.round is None and self.decode
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing happens at all."""
+        return self.round is None and not self.decode
+
+
+IDLE = Plan()
+DECODE = Plan(decode=True)

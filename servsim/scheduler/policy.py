@@ -1,0 +1,78 @@
+"""What an engine asks of a scheduling policy, and what it hands to one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from servsim.memory.allocator import Allocator
+from servsim.request import Sequence
+from servsim.scheduler.plan import Plan
+from servsim.scheduler.running import Running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+__all__ = ["UNBOUNDED", "Policy", "Surroundings"]
+
+UNBOUNDED = 1 << 60  # steps: for as long as nothing happens
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """All that a policy can see of its instance; the policy changes none of it."""
+
+    running: Running
+    memory: Allocator
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    parameters: Any  # the policy's own Parameters, checked, or None
+    stream: Callable[[str], np.random.Generator]  # a named random stream of this instance
+
+
+class Policy(Protocol):
+    """A scheduler's order and admission rule; a plain object that returns decisions.
+
+    The engine calls :meth:`plan` at a step boundary, carries the plan out and tells the policy so by
+    :meth:`begin`. ``plan`` leaves no trace: asked twice with nothing between, it answers the same.
+    """
+
+    def __init__(self, surroundings: Surroundings) -> None: ...
+
+    @property
+    def waiting(self) -> int:
+        """How many sequences wait."""
+        ...
+
+    def add(self, sequence: Sequence) -> None:
+        """A sequence arrives."""
+        ...
+
+    def plan(self, now_s: float) -> Plan:
+        """What the step that begins now should do."""
+        ...
+
+    def begin(self, plan: Plan) -> None:
+        """The plan is carried out: its admitted leave the queue, its preempted return to it."""
+        ...
+
+    def finished(self, sequence: Sequence, output_tokens: int) -> None:
+        """A sequence ended after so many tokens: all that a policy ever learns of true lengths."""
+        ...
+
+    def stable_steps(self) -> int:
+        """For how many steps :meth:`plan` would go on returning the plain decode plan it just returned.
+
+        Assumes that nothing arrives, nothing ends and the memory suffices. 1 is always safe.
+        """
+        ...
+
+    def arrival_matters(self, sequence: Sequence) -> bool:
+        """Whether a sequence that was just added could change the plain decode plan under way."""
+        ...
+
+    def head(self) -> Sequence | None:
+        """The sequence that would be admitted next, for error messages and observers."""
+        ...

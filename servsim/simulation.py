@@ -1,0 +1,265 @@
+"""The only place where everything is put together: a scenario becomes records, a summary, a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import simpy
+
+from servsim.cluster.routers import Router
+from servsim.cost.cost_model import CostModel
+from servsim.cost.fixed import FixedCost
+from servsim.cost.roofline import HostWork, RooflineCost
+from servsim.engine.facts import Facts
+from servsim.engine.instance import Instance, Parts
+from servsim.errors import CapacityError, ScenarioError
+from servsim.hardware import Device, load_device
+from servsim.memory.allocator import Allocator
+from servsim.memory.budget import MemoryBudget, kv_budget
+from servsim.metrics import derive, summarise
+from servsim.model import ModelShape, load_model
+from servsim.model.operators import StepOperators, step_operators
+from servsim.records import Recorder, Records
+from servsim.report.folder import check_free, pause_columns, write_run
+from servsim.request import Request
+from servsim.scenario import Scenario, load_scenario
+from servsim.scenario.instance_spec import FixedCost as FixedCostSpec
+from servsim.scheduler.policy import Policy, Surroundings
+from servsim.scheduler.predictors import Oracle, Predictor
+from servsim.scheduler.running import Running
+from servsim.streams import Streams
+from servsim.version import VERSION
+from servsim.workload import RequestStream, open_stream
+from servsim.workload.source import Source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Result", "Setup", "Simulation", "simulate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a scenario was understood to mean, before anything runs."""
+
+    scenario: Scenario
+    shape: ModelShape
+    device: Device
+    operators: StepOperators
+    budget: MemoryBudget
+    max_model_len: int
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Setup:
+        """Look everything up and do the memory arithmetic.
+
+        Raises ScenarioError or CapacityError where model, device and settings do not go together.
+        """
+        spec = scenario.instance
+        shape = load_model(scenario.model_path)
+        device = load_device(scenario.hardware_path)
+        _placed(scenario, ("instance", "tensor_parallel_size"), shape.check_tensor_parallel, spec.tensor_parallel_size)
+        kv_dtype = spec.dtype if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
+        budget = kv_budget(
+            device,
+            shape,
+            tensor_parallel_size=spec.tensor_parallel_size,
+            dtype=spec.dtype,
+            quantization=spec.quantization,
+            kv_dtype=kv_dtype,
+            gpu_memory_utilization=spec.memory.gpu_memory_utilization,
+            block_size=spec.memory.block_size,
+            max_num_seqs=spec.scheduler.max_num_seqs,
+            max_num_batched_tokens=spec.scheduler.max_num_batched_tokens,
+            num_blocks=spec.memory.num_blocks,
+        )
+        longest = spec.max_model_len or shape.max_position_embeddings
+        if longest > shape.max_position_embeddings:
+            raise ScenarioError(
+                f"{longest} tokens, but {shape.name} has positions for {shape.max_position_embeddings}",
+                place=scenario.place(("instance", "max_model_len")),
+                remedy=f"at most {shape.max_position_embeddings}",
+            )
+        operators = step_operators(shape, spec.tensor_parallel_size, spec.dtype, spec.quantization, kv_dtype)
+        return cls(scenario, shape, device, operators, budget, longest)
+
+    def cost_model(self) -> CostModel:
+        """How long steps take."""
+        spec = self.scenario.instance.cost
+        if isinstance(spec, FixedCostSpec):
+            return FixedCost(spec.prefill_s, spec.decode_s)
+        host = HostWork(spec.host_step_s, spec.host_sequence_s, asynchronous=spec.async_scheduling)
+        return RooflineCost(self.operators, self.device, host)
+
+    def allocator(self) -> Allocator:
+        """A fresh KV memory of one instance; raises CapacityError if not one token could ever be held."""
+        spec = self.scenario.instance.memory
+        memory: Allocator = spec.plug_in(self.budget.num_blocks, spec.block_size, self.max_model_len, spec.parameters)
+        if not memory.fits(1):
+            raise CapacityError(
+                f"the allocator {spec.allocator} cannot hold a single request in {self.budget.num_blocks} blocks of "
+                f"{spec.block_size} tokens (max_model_len is {self.max_model_len})",
+                place=self.scenario.place(("instance", "memory")),
+                remedy="raise num_blocks or gpu_memory_utilization, or lower instance.max_model_len",
+            )
+        return memory
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know about the model and the device."""
+        spec = self.scenario.instance
+        if isinstance(spec.cost, FixedCostSpec):
+            return ()
+        notes = [f"{self.shape.name}, not modelled: {what}" for what in self.shape.not_modelled]
+        if not self.device.calibrated:
+            notes.append(
+                f"{self.device.name} is uncalibrated: no kernel was measured on it, and default efficiencies stand in"
+            )
+        return tuple(notes)
+
+
+class Simulation:
+    """One run of one scenario; :meth:`run` once."""
+
+    def __init__(self, scenario: Scenario, setup: Setup | None = None) -> None:
+        self.scenario = scenario
+        self.setup = setup or Setup.of(scenario)
+        self.stream: RequestStream = open_stream(scenario.workload, Streams(scenario.seed))
+        self.recorder = Recorder()
+        self.env = simpy.Environment()
+        self._facts = Facts(self.recorder)
+        self.cost = self.setup.cost_model()
+        streams = Streams(scenario.seed)
+        router: Router = scenario.router.plug_in(scenario.router.parameters, streams.get("router"))
+        self._router = router
+        self.instances: list[Instance] = []
+        self.source = Source(self.env, self.stream, self._submit)
+        on_end = self.source.ended if self.source.closed else None
+        for index in range(scenario.instances):
+            self.instances.append(Instance(self.env, index, self._parts(index, streams), on_end))
+
+    @property
+    def ended_requests(self) -> int:
+        """How many requests have finished or been rejected so far."""
+        return len(self.recorder.requests)
+
+    def run(self) -> Records:
+        """Simulate to the end; after Ctrl-C, what has happened by then, marked partial."""
+        partial = False
+        try:
+            self.env.run()
+        except KeyboardInterrupt:
+            partial = True
+        for instance in self.instances:
+            for sequence, request in instance.unfinished():
+                self._facts.unfinished(sequence, request.output_tokens, instance.index)
+        notes = (*self.stream.notes, *self.setup.notes)
+        return self.recorder.records(self.stream.tenants, self.stream.slo_classes, notes, partial)
+
+    def _submit(self, request: Request) -> None:
+        instances = self.instances
+        chosen = self._router.choose(request, instances, self.env.now) if len(instances) > 1 else 0
+        instances[chosen].submit(request)
+
+    def _parts(self, index: int, streams: Streams) -> Parts:
+        spec = self.scenario.instance
+        running, memory = Running(), self.setup.allocator()
+        surroundings = Surroundings(
+            running,
+            memory,
+            spec.scheduler.max_num_seqs,
+            spec.scheduler.max_num_batched_tokens,
+            spec.scheduler.parameters,
+            lambda name: streams.get(f"instance {index}: {name}"),
+        )
+        policy: Policy = spec.scheduler.plug_in(surroundings)
+        return Parts(
+            policy, running, memory, self.cost, self._predictor(streams), self._facts, self.setup.max_model_len,
+            spec.stepping == "single",
+        )  # fmt: skip
+
+    def _predictor(self, streams: Streams) -> Predictor:
+        spec = self.scenario.instance.scheduler.predictor
+        # One stream for all instances: a request is judged alike wherever it goes.
+        stream = streams.get("predictor")
+        if spec is None:
+            return Oracle(None, stream)
+        predictor: Predictor = spec.plug_in(spec.parameters, stream)
+        return predictor
+
+
+class Result:
+    """What one simulation gave."""
+
+    def __init__(self, scenario: Scenario, records: Records, summary: dict[str, Any]) -> None:
+        self.scenario = scenario
+        self.records = records
+        self.summary = summary
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """One row a request, the columns of ``requests.csv``."""
+        import pandas as pd  # slow to import, and only wanted here
+
+        return pd.DataFrame(derive(self.records, self.scenario.slo))
+
+    @cached_property
+    def strides(self) -> pd.DataFrame:
+        """One row a stride or a step with prefill, the columns of ``strides.csv``."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records.strides)
+
+    @cached_property
+    def pauses(self) -> pd.DataFrame:
+        """One row a pause of a request that had started, the columns of ``pauses.csv``."""
+        import pandas as pd
+
+        return pd.DataFrame(pause_columns(self.records))
+
+    def write(self, out: str | Path, *, overwrite: bool = False, table_format: str = "csv") -> None:
+        """Write the result folder; raises ResultError if it exists and ``overwrite`` is not given."""
+        write_run(
+            Path(out), self.scenario, self.records, self.summary, overwrite=overwrite, table_format=table_format
+        )
+
+
+def simulate(
+    source: str | Path | Mapping[str, Any] | Scenario,
+    overrides: Iterable[str] = (),
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Result:
+    """Run a scenario: a file, the name of a shipped one, a dict, or a loaded Scenario.
+
+    ``overrides`` are ``"path=value"`` strings as for ``--set``. Nothing is written without ``out``. After
+    Ctrl-C the result is partial, and ``summary["partial"]`` says so.
+    Raises ServsimError for whatever is wrong with the scenario, its files or ``out``.
+    """
+    scenario = load_scenario(source, overrides)
+    if out is not None:
+        check_free(Path(out), overwrite)
+    result = finish(Simulation(scenario))
+    if out is not None:
+        result.write(out, overwrite=overwrite)
+    return result
+
+
+def finish(simulation: Simulation) -> Result:
+    """Run a simulation and sum it up."""
+    records = simulation.run()
+    summary = summarise(records, simulation.scenario, calibration=simulation.cost.calibration, version=VERSION)
+    return Result(simulation.scenario, records, summary)
+
+
+def _placed(scenario: Scenario, path: tuple[str, ...], check: Any, *arguments: Any) -> None:
+    """Run a check of another room and say where in the scenario its complaint belongs."""
+    try:
+        check(*arguments)
+    except ScenarioError as error:
+        raise ScenarioError(error.message, place=scenario.place(path), remedy=error.remedy) from None

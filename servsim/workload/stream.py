@@ -1,0 +1,20 @@
+"""From what a scenario says about its workload to the stream of its requests."""
+
+from __future__ import annotations
+
+from servsim.scenario.workload_spec import SyntheticWorkload, TraceWorkload
+from servsim.streams import Streams
+from servsim.workload.blocks import RequestBlock, RequestStream
+from servsim.workload.replay import open_trace
+from servsim.workload.synthetic import open_synthetic
+
+__all__ = ["RequestBlock", "RequestStream", "open_stream"]
+
+
+def open_stream(spec: SyntheticWorkload | TraceWorkload, streams: Streams) -> RequestStream:
+    """The requests of a workload: the same bytes for the same scenario and seed.
+
+    A trace is read and checked here; synthetic requests are drawn as their blocks are asked for. Raises TraceError for
+    a wrong row of a trace or a table, with its place.
+    """
+    return open_trace(spec, streams) if isinstance(spec, TraceWorkload) else open_synthetic(spec, streams)
