@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,23 @@ from servsim.streams import Streams
 from servsim.workload import open_stream
 from servsim.workload.replay import read_trace
 
-RELATIVE_ERROR = 0.04  # of a quantile table, in the share of requests that are shorter (or longer, in the upper half)
+TAIL_ERROR = 0.04  # of a quantile table, relative to the share of requests that are shorter, or longer if fewer are
+LARGEST_ERROR = 0.008  # of the distribution function anywhere
 SMALLEST_ERROR = 2e-4
 PROMPT_RANGES = 12
 RATE_BINS = 1000  # the finest steps that the rate is looked at in
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
 
-def quantile_table(lengths: np.ndarray, error: float = RELATIVE_ERROR) -> list[list[float]]:
-    """Rows [share, length] between which the distribution function is linear, within ``error`` of its tails."""
+def quantile_table(lengths: np.ndarray, coarseness: float = 1.0) -> list[list[float]]:
+    """Rows [share, length] between which the distribution function is linear, within the errors stated above."""
     values, counts = np.unique(lengths, return_counts=True)
     below = np.cumsum(counts) / len(lengths)
     # A whole length stands for the half-open interval around it, whence its rounding brings all of it back.
     edges = np.repeat(values.astype(float), 2) + np.tile([-0.5, 0.5], len(values))
     shares = np.append(0.0, np.repeat(below, 2)[:-1])
     edges[0], edges[-1] = values[0], values[-1]
-    tolerance = np.maximum(error * np.minimum(shares, 1 - shares), SMALLEST_ERROR)
+    tolerance = np.clip(TAIL_ERROR * np.minimum(shares, 1 - shares), SMALLEST_ERROR, LARGEST_ERROR) * coarseness
     kept = _kept_points(edges, shares, tolerance)
     table: list[list[float]] = []
     for share, edge in zip(shares[kept].round(6).tolist(), edges[kept].tolist(), strict=True):
@@ -72,7 +74,7 @@ def output_bins(prompts: np.ndarray, outputs: np.ndarray) -> list[dict[str, Any]
     bins: list[dict[str, Any]] = []
     for index in np.unique(number):
         up_to = {"up_to": int(limits[index])} if index < len(limits) else {}
-        bins.append({**up_to, "table": quantile_table(outputs[number == index], error=2 * RELATIVE_ERROR)})
+        bins.append({**up_to, "table": quantile_table(outputs[number == index], coarseness=2)})
     bins[-1].pop("up_to", None)
     return bins
 
@@ -173,9 +175,13 @@ def as_yaml(data: dict[str, Any], comments: Iterable[str]) -> str:
 
 
 def _table(table: list[list[float]], indent: str) -> list[str]:
-    rows = [f"[{share:g}, {length:g}]" if share in (0, 1) else f"[{share:.6g}, {length:.9g}]" for share, length in table]
+    rows = [
+        f"[{share:g}, {length:g}]" if share in (0, 1) else f"[{share:.6g}, {length:.9g}]" for share, length in table
+    ]
     lines = [", ".join(rows[first : first + 5]) for first in range(0, len(rows), 5)]
-    return [f"{indent}{'[' if not n else ' '}{line}{']' if n == len(lines) - 1 else ','}" for n, line in enumerate(lines)]
+    return [
+        f"{indent}{'[' if not n else ' '}{line}{']' if n == len(lines) - 1 else ','}" for n, line in enumerate(lines)
+    ]
 
 
 def main() -> None:
@@ -199,13 +205,14 @@ def main() -> None:
     rate = len(table) / trace[2][-1]
     comments = [
         f"{arguments.trace.name}, described by tables (benchmarks/profile_trace.py).",
-        f"Source: {arguments.source}" if arguments.source else "",
-        f"Licence: {arguments.licence}" if arguments.licence else "",
-        f"Measured: {len(table)} requests in {trace[2][-1]:.1f} s, {rate:.3f} per second; the gaps' coefficient of",
-        f"variation is {gap_variation(trace[2]):.2f} (Poisson: 1), the dispersion of counts in 10 s "
-        f"{dispersion(trace[2], 10):.1f} (Poisson: 1).",
+        f"Source: {arguments.source}." if arguments.source else "",
+        f"Licence: {arguments.licence}." if arguments.licence else "",
+        f"Measured: {len(table)} requests in {trace[2][-1]:.1f} s, {rate:.3f} per second; the coefficient of variation of "
+        f"the gaps is {gap_variation(trace[2]):.2f} (Poisson: 1), variance over mean of the requests in 10 s is "
+        f"{dispersion(trace[2], 10):.1f} (Poisson: 1). Set arrivals.rate_scale for another load.",
     ]
-    print(as_yaml(data, [comment for comment in comments if comment]), end="")
+    comments = [line for comment in comments for line in textwrap.wrap(comment, 110)]
+    print(as_yaml(data, comments), end="")
     print("trace / profile", *comparison(trace, drawn), sep="\n", file=sys.stderr)
 
 

@@ -72,6 +72,7 @@ class RooflineCost:
             )
         self._token_s: dict[int, float] = {}
         self._emitted_s: dict[int, float] = {}
+        self._decode_attention: dict[int, list[Line]] = {}
         self._decode_laws: dict[int, list[tuple[float, float, float]]] = {}
 
     def decode_stride(self, start_s: float, decoders: int, context_tokens: int) -> Stride:
@@ -104,8 +105,11 @@ class RooflineCost:
             size_bytes = attention.kv_bytes_per_token * kv_tokens + attention.io_bytes_per_token * new
             device_s += attention.calls * self._prefill.time_s(attention.prefill_flops_per_pair * pairs, size_bytes)
         if decoders:
+            lines = self._decode_attention.get(decoders)
+            if lines is None:
+                lines = self._decode_attention[decoders] = self._decode_lines(decoders)
             attended = context_tokens + decoders
-            device_s += max(constant + slope * attended for constant, slope in self._decode_lines(decoders))
+            device_s += max([constant + slope * attended for constant, slope in lines])
         return self._host.beside(device_s, len(chunks) + decoders)
 
     def _decode_lines(self, decoders: int) -> list[Line]:

@@ -127,12 +127,12 @@ class Instance:
             plan = self.policy.plan(self.env.now)
             if not plan.plain:
                 self._end_stride(0, self.running.decoders)
-            if plan.idle:
-                yield self._sleep()
-                continue
-            self._begin(plan)
-            if not plan.decode and not plan.prefills:
-                continue  # preemptions alone take no time
+                if plan.idle:
+                    yield self._sleep()
+                    continue
+                self._begin(plan)
+                if not plan.decode and not plan.prefills:
+                    continue  # preemptions alone take no time
             stride = self._stride_of(plan)
             steps = self._repeatable_steps(plan, stride)
             yield from self._pass_time(stride, steps)
@@ -157,8 +157,7 @@ class Instance:
 
     def _begin(self, plan: Plan) -> None:
         """Carry out what a plan does at the start of its step."""
-        if plan.round is None:
-            return
+        assert plan.round is not None
         now_s = self.env.now
         for sequence in plan.preempted:
             if sequence.decoding:
@@ -188,8 +187,11 @@ class Instance:
                 self._stride = self.cost.decode_stride(self.env.now, running.decoders, running.context_tokens)
                 self._steps_done = 0
             return self._stride
-        chunks = [(tokens, sequence.kv_tokens) for sequence, tokens in plan.prefills]
-        emitting = sum(sequence.kv_tokens + tokens == sequence.total_tokens for sequence, tokens in plan.prefills)
+        chunks = []
+        emitting = 0
+        for sequence, tokens in plan.prefills:
+            chunks.append((tokens, sequence.kv_tokens))
+            emitting += sequence.kv_tokens + tokens == sequence.total_tokens
         decoders = running.decoders if plan.decode else 0
         step_s = self.cost.step_s(chunks, emitting, decoders, running.context_tokens if plan.decode else 0)
         self._stride = Stride(self.env.now, step_s)
@@ -244,12 +246,14 @@ class Instance:
         for sequence in plan.left_out:
             self._start_decoding(sequence)
             self._resuming.append(sequence)
-        for sequence, tokens in plan.prefills:
-            sequence.kv_tokens += tokens
-            if sequence.kv_tokens == sequence.total_tokens:
-                self._emit_after_prefill(sequence, now_s)
         if not plan.plain:
-            self._end_stride(sum(tokens for _, tokens in plan.prefills), decoders)
+            prefill_tokens = 0
+            for sequence, tokens in plan.prefills:
+                prefill_tokens += tokens
+                sequence.kv_tokens += tokens
+                if sequence.kv_tokens == sequence.total_tokens:
+                    self._emit_after_prefill(sequence, now_s)
+            self._end_stride(prefill_tokens, decoders)
         ended = self._completions.pop_until(running.step)
         if ended or (self._stride is not None and self._steps_done == self._stride.limit):
             self._end_stride(0, decoders)

@@ -51,7 +51,7 @@ class Attention:
     decode_flops_per_pair: float
     prefill_flops_per_pair: float
     kv_bytes_per_token: float  # read for each token in the context
-    io_bytes_per_token: float  # a new token's query, output, and its own KV written
+    io_bytes_per_token: float  # a new token's query and output
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,13 @@ def _attention(shape: ModelShape, tp: int, dtype: str, kv_dtype: str) -> Attenti
     kv_bytes = shape.kv_elements_per_token_per_layer(tp) * DTYPE_BYTES[kv_dtype]
     if shape.mla is None:
         pair = 4.0 * heads * shape.head_dim
-        io_bytes = 2 * heads * shape.head_dim * item + kv_bytes
+        io_bytes = 2 * heads * shape.head_dim * item
         return Attention(shape.num_hidden_layers, dtype, pair, pair, kv_bytes, io_bytes)
     # Decode multiplies in the latent space (the absorbed form); prefill expands keys and values first.
     mla = shape.mla
     latent = 2.0 * heads * (2 * mla.kv_lora_rank + mla.qk_rope_head_dim)
     expanded = 2.0 * heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim + mla.v_head_dim)
-    io_bytes = heads * (2 * mla.kv_lora_rank + mla.qk_rope_head_dim) * item + kv_bytes
+    io_bytes = heads * (2 * mla.kv_lora_rank + mla.qk_rope_head_dim) * item
     return Attention(shape.num_hidden_layers, dtype, latent, expanded, kv_bytes, io_bytes)
 
 
@@ -179,7 +179,7 @@ class _Builder:
                 layers,
                 2.0 * chosen * expert,
                 moe.num_experts * expert * self.weight_item,
-                chosen * (2 * shape.hidden_size + matrices * width) * self.item,
+                2 * shape.hidden_size * self.item,
                 moe.num_experts,
                 chosen,
             ),

@@ -63,32 +63,32 @@ def write_sweep(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def rate_curves(runs: Sequence[SweepRun], *, rate: str | None = None, curve: Sequence[str] = ()) -> list[RateCurve]:
-    """Curves over the request rate, one for each combination of the values at the ``curve`` paths.
+def rate_curves(runs: Sequence[SweepRun], x: str, *, measured: bool = False) -> list[RateCurve]:
+    """Curves over the request rate, one for each combination of all that was varied besides ``x``.
 
-    ``rate`` is the varied path that holds the rate; None takes the rate at which requests arrived, the mean
-    of each group of seeds (for a sweep over ``workload.time_scale``). Runs without an SLO, or without a rate, are
-    left out of the curves.
+    ``x`` is the varied path that moves the rate: the rate itself, or with ``measured`` something else, such as
+    ``workload.time_scale``, and the rate is that at which requests arrived. Runs are seeds of one point
+    when all their varied values are equal. Points without an SLO or a rate are left out.
     """
-    groups: dict[str, dict[tuple[Any, ...], list[SweepRun]]] = {}
+    groups: dict[str, dict[str, list[SweepRun]]] = {}
     for run in runs:
-        label = ", ".join(str(run.values[path]) for path in curve) or str(run.summary["name"])
-        point = tuple(str(value) for value in run.values.values()) if rate is None else (float(run.values[rate]),)
-        groups.setdefault(label, {}).setdefault(point, []).append(run)
-    curves = (_curve(label, list(points.values()), rate) for label, points in groups.items())
+        others = [str(value) for path, value in run.values.items() if path != x]
+        label = ", ".join(others) or str(run.summary["name"])
+        groups.setdefault(label, {}).setdefault(str(run.values[x]), []).append(run)
+    curves = (_curve(label, list(points.values()), None if measured else x) for label, points in groups.items())
     return [found for found in curves if found.rates_per_s]
 
 
-def _curve(label: str, points: Sequence[Sequence[SweepRun]], rate: str | None) -> RateCurve:
-    found = sorted(point for point in (_point(runs, rate) for runs in points) if point is not None)
-    columns = list(zip(*found, strict=True)) or [()] * 5
+def _curve(label: str, points: Sequence[Sequence[SweepRun]], x: str | None) -> RateCurve:
+    found = sorted(point for point in (_point(runs, x) for runs in points) if point is not None)
+    columns: list[tuple[Any, ...]] = list(zip(*found, strict=True)) or [()] * 5
     return RateCurve(label, *columns)
 
 
-def _point(runs: Sequence[SweepRun], rate: str | None) -> tuple[Any, ...] | None:
+def _point(runs: Sequence[SweepRun], x: str | None) -> tuple[Any, ...] | None:
     """Rate, attainment and goodput of one point over its seeds."""
     rows = [figures_of(run.summary) for run in runs]
-    rates = [metric_value(row, "arrival_rate_per_s") for row in rows] if rate is None else [float(runs[0].values[rate])]
+    rates = [metric_value(row, "arrival_rate_per_s") for row in rows] if x is None else [float(runs[0].values[x])]
     attained = [metric_value(row, "slo.attainment") for row in rows]
     good = [metric_value(row, "goodput_per_s") for row in rows]
     known = [[value for value in values if value is not None] for values in (rates, attained, good)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,7 @@ _LATENCIES = (
     ("e2e_s", "E2E", "s", 1.0),
     ("queue_s", "queue", "ms", 1e3),
 )
+_COUNTED = ("", "requests")
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 _FIGURES = (
     Metric("counts.submitted", "submitted", "requests"),
@@ -48,30 +50,41 @@ _FIGURES = (
 _SWEPT = (
     Metric("slo.attainment", "SLO", "%", 100.0),
     Metric("goodput_per_s", "goodput", "req/s"),
-    Metric("throughput.requests_per_s", "throughput", "req/s"),
+    Metric("throughput.requests_per_s", "finished", "req/s"),
     Metric("ttft_s.p50", "TTFT p50", "ms", 1e3),
     Metric("ttft_s.p99", "TTFT p99", "ms", 1e3),
     Metric("tpot_s.p50", "TPOT p50", "ms", 1e3),
     Metric("tpot_s.p99", "TPOT p99", "ms", 1e3),
-    Metric("preemptions.total", "preempt.", ""),
+    Metric("preemptions.total", "preempted", "times"),
 )
 
 
-def format_figure(value: float | None, factor: float = 1.0) -> str:
-    """A figure for people: four significant digits, thousands set apart, whole numbers whole, a dash for None.
+def format_figure(value: float | None, factor: float = 1.0, like: float | None = None) -> str:
+    """A figure for people: four significant digits, thousands set apart, a whole number at most; a dash for None.
+
+    ``like`` is a figure whose number of decimals is to be used: that of a mean for the interval around it.
 
     >>> format_figure(0.0), format_figure(1234567.0), format_figure(0.03127, 1e3), format_figure(None)
     ('0', '1,234,567', '31.27', '–')
     """
     if value is None:
         return _ABSENT
+    size = abs((value if like is None else like) * factor)
     value *= factor
-    if value == round(value) or abs(value) >= 1000:
+    if value == 0:
+        return "0"
+    if size >= 1000 and abs(value) >= 1:
         return f"{value:,.0f}"
-    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
-    if abs(value) < 0.1:
+    if size < 0.1 or abs(value) < 5e-4:
         return f"{value:.2g}"
-    return f"{value:.{digits}f}"
+    return f"{value:,.{1 if size >= 100 else 2 if size >= 10 else 3}f}"
+
+
+def _format(value: float | None, metric: Metric) -> str:
+    """A metric's value; counts are whole where they are whole."""
+    if value is not None and metric.unit in _COUNTED and value == round(value):
+        return f"{value:,.0f}"
+    return format_figure(value, metric.factor)
 
 
 def run_table(summary: Mapping[str, Any]) -> Group:
@@ -90,7 +103,7 @@ def run_table(summary: Mapping[str, Any]) -> Group:
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Group:
-    """Variants side by side, and how each differs from the first one; rows that say nothing are left out."""
+    """Variants side by side, and how each differs from the first one; metrics that no variant has are left out."""
     variants = list(rows[0].cells) if rows else []
     seeds = max((cell.seeds for row in rows for cell in row.cells.values()), default=0)
     over = f"mean ± 95 % interval over {seeds} seeds" if seeds > 1 else "one seed"
@@ -98,7 +111,7 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Group:
     if seeds > 1:
         differences.title = f"{differences.title}: seed by seed, mean ± 95 % interval"
     for row in rows:
-        if all(cell.mean is None for cell in row.cells.values()) or _says_nothing(row):
+        if all(cell.mean is None for cell in row.cells.values()):
             continue
         metric = row.metric
         values.add_row(metric.label, metric.unit, *(_value(row.cells[variant], metric) for variant in variants))
@@ -112,11 +125,12 @@ def sweep_table(runs: Sequence[SweepRun]) -> Table:
     for run in runs:
         groups.setdefault(tuple(str(value) for value in run.values.values()), []).append(figures_of(run.summary))
     seeds = max((len(found) for found in groups.values()), default=0)
-    table = Table(title=f"mean over {seeds} seeds" if seeds > 1 else None, title_justify="left")
+    title = f"mean over {seeds} seeds" if seeds > 1 else None
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
     for path in runs[0].values if runs else ():
         table.add_column(path.rpartition(".")[2], no_wrap=True)
     for metric in _SWEPT:
-        table.add_column(f"{metric.label}\n{metric.unit}", justify="right")
+        table.add_column(f"{metric.label}\n{metric.unit}", justify="right", no_wrap=True)
     for values, found in groups.items():
         table.add_row(*values, *(_mean_of(found, metric) for metric in _SWEPT))
     return table
@@ -139,7 +153,7 @@ def _figures_table(summary: Mapping[str, Any], measured: Mapping[str, Any] | Non
     for metric in _FIGURES:
         values = [metric_value(figures, metric.path) for figures in scopes.values()]
         if any(value is not None for value in values):
-            table.add_row(metric.label, metric.unit, *(format_figure(value, metric.factor) for value in values))
+            table.add_row(metric.label, metric.unit, *(_format(value, metric) for value in values))
     return table
 
 
@@ -173,27 +187,23 @@ def _table(title: str | None, columns: Sequence[str]) -> Table:
     return table
 
 
-def _says_nothing(row: ComparisonRow) -> bool:
-    """Nobody was rejected or left unfinished in any variant: the usual case, and no finding."""
-    return row.metric.path in ("counts.rejected", "counts.unfinished") and not any(c.mean for c in row.cells.values())
-
-
 def _value(cell: Cell, metric: Metric) -> str:
-    text = format_figure(cell.mean, metric.factor)
-    return text if cell.half_width is None else f"{text} ± {format_figure(cell.half_width, metric.factor)}"
+    return _with_interval(_format(cell.mean, metric), cell.mean, cell.half_width, metric)
 
 
 def _difference(cell: Cell, metric: Metric) -> str:
     if cell.difference is None:
         return _ABSENT
     sign = "+" if cell.difference > 0 else "−" if cell.difference < 0 else ""
-    text = sign + format_figure(abs(cell.difference), metric.factor)
-    if cell.difference_half_width is None:
-        return text
-    return f"{text} ± {format_figure(cell.difference_half_width, metric.factor)}"
+    text = sign + _format(abs(cell.difference), metric)
+    return _with_interval(text, cell.difference, cell.difference_half_width, metric)
+
+
+def _with_interval(text: str, mean: float | None, half_width: float | None, metric: Metric) -> str:
+    return text if half_width is None else f"{text} ± {format_figure(half_width, metric.factor, like=mean)}"
 
 
 def _mean_of(found: Sequence[Mapping[str, Any]], metric: Metric) -> str:
     values = [metric_value(figures, metric.path) for figures in found]
     known = [value for value in values if value is not None]
-    return format_figure(mean_interval(known)[0] if known else None, metric.factor)
+    return _format(mean_interval(known)[0] if known else None, metric)

@@ -13,7 +13,10 @@ from servsim.documents import KeyPath, dotted
 from servsim.errors import ScenarioError
 from servsim.scenario.catalogue import is_path
 
-__all__ = ["anchored", "files"]
+__all__ = ["DATA_VARIABLE", "anchored", "files"]
+
+DATA_VARIABLE = "SERVSIM_DATA"
+"""The environment variable that names the folder of real traces and measurements."""
 
 _NAME_OR_PATH: frozenset[KeyPath] = frozenset({("model",), ("instance", "hardware"), ("workload",)})
 _ALWAYS_PATH = frozenset({"trace", "table"})  # under workload
@@ -66,4 +69,8 @@ def _means_file(text: str, path: KeyPath) -> bool:
 
 
 def _absolute(text: str, base: Path) -> str:
+    """The path made absolute; ``$SERVSIM_DATA`` at its beginning, and no other variable, is replaced where it is set."""
+    data = os.environ.get(DATA_VARIABLE)
+    if data and text.startswith(f"${DATA_VARIABLE}/"):
+        text = data + text.removeprefix(f"${DATA_VARIABLE}")
     return os.path.abspath(base / Path(text).expanduser()) if text.strip() else text

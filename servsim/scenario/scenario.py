@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from servsim.documents import Document, KeyPath, Spec, WholeNumber, dump_yaml, load_document, refusal, validate
 from servsim.errors import ScenarioError, suggestion
 from servsim.scenario import catalogue
-from servsim.scenario.anchoring import anchored, files
+from servsim.scenario.anchoring import DATA_VARIABLE, anchored, files
 from servsim.scenario.instance_spec import InstanceSpec
 from servsim.scenario.overrides import with_override
 from servsim.scenario.scheduler_spec import Router, RouterSpec
@@ -164,7 +164,9 @@ def _check_files(scenario: Scenario, document: Document) -> None:
         if not Path(name).is_file():
             wrong = "is a folder, not a file" if Path(name).is_dir() else "does not exist"
             message = f"the file '{catalogue.shown(Path(name))}' {wrong}"
-            raise ScenarioError(message, place=document.place(path), remedy=catalogue.RELATIVE)
+            unset = f"${DATA_VARIABLE}" in Path(name).parts
+            remedy = f"set {DATA_VARIABLE} to the folder of real data (docs/data.md)" if unset else catalogue.RELATIVE
+            raise ScenarioError(message, place=document.place(path), remedy=remedy)
 
 
 def _found(document: Document, path: KeyPath, kind: str, reference: str) -> Path:

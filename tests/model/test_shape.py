@@ -10,9 +10,8 @@ from servsim.model import ModelShape, load_model, weight_groups
 FOLDER = Path(__file__).parents[2] / "models"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
-# Totals of the safetensors indices on Hugging Face; OPT and DeepSeek-V3 (without its multi-token
-# prediction layer) as their papers give them.
-PUBLISHED = {
+# Totals of the safetensors files on Hugging Face.
+COUNTED = {
     "llama-2-7b": 6_738_415_616,
     "llama-2-13b": 13_015_864_320,
     "llama-2-70b": 68_976_648_192,
@@ -26,10 +25,10 @@ PUBLISHED = {
     "mistral-nemo": 12_247_782_400,
     "yi-34b": 34_388_917_248,
     "mixtral-8x7b": 46_702_792_704,
-    "opt-13b": 12_853_473_280,
-    "opt-66b": 65_719_701_504,
-    "deepseek-v3": 671_000_000_000,
 }
+# Rounded totals: DeepSeek-V3 without its multi-token prediction layer (arXiv 2412.19437), OPT 66B by its
+# paper (arXiv 2205.01068) and OPT 13B by the size of its fp16 checkpoint.
+ROUNDED = {"opt-13b": 12.85e9, "opt-66b": 66e9, "deepseek-v3": 671e9}
 TINY = {
     "name": "tiny",
     "source": "made up",
@@ -49,7 +48,7 @@ def shipped(name: str) -> ModelShape:
 
 
 def test_every_model_asked_for_is_shipped() -> None:
-    assert {path.stem for path in FILES} >= PUBLISHED.keys()
+    assert {path.stem for path in FILES} >= COUNTED.keys() | ROUNDED.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -59,9 +58,14 @@ def test_a_shipped_file_loads_under_its_own_name_with_its_source(path: Path) -> 
     assert shape.source.startswith("https://huggingface.co/")
 
 
-@pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
-def test_the_number_of_parameters_is_the_published_one(name: str, published: int) -> None:
-    assert shipped(name).num_parameters == pytest.approx(published, rel=1e-4)
+@pytest.mark.parametrize(("name", "counted"), COUNTED.items())
+def test_the_number_of_parameters_is_that_of_the_published_files(name: str, counted: int) -> None:
+    assert shipped(name).num_parameters == counted
+
+
+@pytest.mark.parametrize(("name", "published"), ROUNDED.items())
+def test_the_number_of_parameters_is_the_published_one_to_half_a_percent(name: str, published: float) -> None:
+    assert shipped(name).num_parameters == pytest.approx(published, rel=0.005)
 
 
 @pytest.mark.parametrize(
