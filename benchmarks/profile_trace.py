@@ -207,9 +207,9 @@ def main() -> None:
         f"{arguments.trace.name}, described by tables (benchmarks/profile_trace.py).",
         f"Source: {arguments.source}." if arguments.source else "",
         f"Licence: {arguments.licence}." if arguments.licence else "",
-        f"Measured: {len(table)} requests in {trace[2][-1]:.1f} s, {rate:.3f} per second; the coefficient of variation of "
-        f"the gaps is {gap_variation(trace[2]):.2f} (Poisson: 1), variance over mean of the requests in 10 s is "
-        f"{dispersion(trace[2], 10):.1f} (Poisson: 1). Set arrivals.rate_scale for another load.",
+        f"Measured: {len(table)} requests in {trace[2][-1]:.1f} s, {rate:.3f} per second; the coefficient of "
+        f"variation of the gaps is {gap_variation(trace[2]):.2f} (Poisson: 1), variance over mean of the counts in 10 s "
+        f"is {dispersion(trace[2], 10):.1f} (Poisson: 1). Set arrivals.rate_scale for another load.",
     ]
     comments = [line for comment in comments for line in textwrap.wrap(comment, 110)]
     print(as_yaml(data, comments), end="")

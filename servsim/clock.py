@@ -32,4 +32,5 @@ def schedule_at(env: simpy.Environment, event: Any, time_s: float, priority: int
     """
     event._ok = True
     event._value = None
-    heappush(env._queue, (time_s, priority, next(env._eid), event))  # type: ignore[arg-type]
+    entry: Any = (time_s, priority, next(env._eid), event)  # SimPy's own type knows its two priorities only
+    heappush(env._queue, entry)

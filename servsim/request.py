@@ -12,7 +12,7 @@ class Request(NamedTuple):
     """What a user asked for; never changes.
 
     A NamedTuple and not a frozen dataclass: one is made for every arrival, and this is three times
-    cheaper (benchmarks/azure.py).
+    cheaper (benchmarks/speed.py).
     """
 
     request_id: int

@@ -223,7 +223,7 @@ class Instance:
         if step >= self._steps_target:
             return
         # A new event takes over the callbacks of the old one, which stays in SimPy's queue and does nothing.
-        # Cheaper than an interrupt or a condition: benchmarks/azure.py.
+        # Cheaper than an interrupt or a condition: benchmarks/speed.py.
         earlier = simpy.Event(self.env)
         earlier.callbacks, self._boundary.callbacks = self._boundary.callbacks, []
         schedule_at(self.env, earlier, self._stride.end_s(step), BOUNDARY + self.index)

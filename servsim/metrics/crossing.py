@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 __all__ = ["rate_at"]
 
@@ -16,10 +17,10 @@ def rate_at(rates: Sequence[float], attainments: Sequence[float], target: float)
     >>> rate_at([1.0, 2.0, 4.0], [1.0, 1.0, 0.8], 0.9)
     3.0
     """
-    if any(after <= before for before, after in zip(rates, rates[1:], strict=False)):
+    if any(after <= before for before, after in pairwise(rates)):
         raise ValueError(f"rates must rise, got {list(rates)}")
     points = list(zip(rates, attainments, strict=True))
-    for (rate, kept), (next_rate, next_kept) in zip(points, points[1:], strict=False):
+    for (rate, kept), (next_rate, next_kept) in pairwise(points):
         if next_kept < target <= kept:
             return rate + (next_rate - rate) * (kept - target) / (kept - next_kept)
         if kept < target:

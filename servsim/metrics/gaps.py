@@ -19,7 +19,10 @@ _EXPANDED_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True)
 class Progressions:
-    """Rows of numbers: row i holds ``steps[i]`` of them, evenly spaced from ``low[i]`` up to ``high[i]``."""
+    """Rows of numbers: row i holds ``steps[i]`` of them, evenly spaced from ``low[i]`` up to ``high[i]``.
+
+    A row of one number has ``low`` equal to ``high``.
+    """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -40,14 +43,15 @@ class Progressions:
 
     def value(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """The value at one index of every row, from 0 to ``steps - 1``; never falls with the index."""
-        return self.low + (self.high - self.low) * (index / np.maximum(self.steps - 1, 1))
+        values: NDArray[np.float64] = self.low + (self.high - self.low) * (index / np.maximum(self.steps - 1, 1))
+        return values
 
     def count_below(self, limit: float) -> NDArray[np.int64]:
         """How many values of every row are less than ``limit``."""
         span = self.high - self.low
         with np.errstate(divide="ignore", invalid="ignore"):
             guess = np.nan_to_num((limit - self.low) / span * (self.steps - 1), nan=0.0)
-        below = np.clip(np.floor(guess) - 1, 0, self.steps).astype(np.int64)
+        below: NDArray[np.int64] = np.clip(np.floor(guess) - 1, 0, self.steps).astype(np.int64)
         for _ in range(3):  # the guess is good to one place: walk over it, comparing the values themselves
             below += (below < self.steps) & (self.value(below) < limit)
         return below
@@ -57,7 +61,8 @@ class Progressions:
         starts = np.cumsum(count) - count
         index = np.arange(int(count.sum())) - np.repeat(starts - first, count)
         spans = np.repeat(self.high - self.low, count)
-        return np.repeat(self.low, count) + spans * (index / np.repeat(np.maximum(self.steps - 1, 1), count))
+        parts: NDArray[np.float64] = index / np.repeat(np.maximum(self.steps - 1, 1), count)
+        return np.repeat(self.low, count) + spans * parts
 
 
 @dataclass(frozen=True)

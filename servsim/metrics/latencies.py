@@ -103,4 +103,5 @@ def judge_requests(records: Records, found: Latencies, slo: Slo) -> Judgement:
 
 
 def _named(names: tuple[str, ...], codes: NDArray[Any]) -> NDArray[np.str_]:
-    return np.array(names, dtype=np.str_)[codes]
+    texts: NDArray[np.str_] = np.array(names, dtype=np.str_)[codes]
+    return texts

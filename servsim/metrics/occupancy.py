@@ -23,11 +23,12 @@ class Span:
 
     @property
     def length_s(self) -> float:
+        """Its length, 0 where it ends before it starts."""
         return max(self.end_s - self.start_s, 0.0)
 
     def overlap_s(self, start_s: NDArray[np.float64], end_s: NDArray[np.float64]) -> NDArray[np.float64]:
         """How much of each stretch ``start_s .. end_s`` lies within."""
-        inside = np.minimum(end_s, self.end_s) - np.maximum(start_s, self.start_s)
+        inside: NDArray[np.float64] = np.minimum(end_s, self.end_s) - np.maximum(start_s, self.start_s)
         return np.maximum(inside, 0.0)
 
 
@@ -71,7 +72,8 @@ def kv_memory(records: Records, span: Span, instances: int) -> dict[str, Any]:
     reserved = strides["kv_tokens_reserved"] - grown_tokens
     with np.errstate(divide="ignore", invalid="ignore"):
         blocks_per_token = np.nan_to_num(strides["kv_blocks_used"] / strides["kv_tokens_reserved"], posinf=0.0)
-        fullest = np.max(strides["kv_blocks_used"][within_s > 0] / strides["kv_blocks_total"][within_s > 0], initial=0.0)
+    present = within_s > 0
+    fullest = (strides["kv_blocks_used"][present] / strides["kv_blocks_total"][present]).max(initial=0.0)
     used = strides["kv_blocks_used"] - grown_tokens * blocks_per_token
     holding_s = within_s * (strides["kv_tokens_reserved"] > 0)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def steady_state(records: Records) -> dict[str, Any]:
     if len(arrival_s) < _FEWEST_ARRIVALS or arrival_s[0] == arrival_s[-1]:
         return {"verdict": "unknown", "waiting_by_third": None, "in_system_by_third": None}
     edges_s = np.linspace(arrival_s[0], arrival_s[-1], 4)
-    thirds = [Span(float(start), float(end)) for start, end in zip(edges_s[:-1], edges_s[1:], strict=True)]
+    thirds = [Span(float(start), float(end)) for start, end in pairwise(edges_s)]
     arrivals = np.diff(np.searchsorted(arrival_s, edges_s))
     found = {}
     growing = False

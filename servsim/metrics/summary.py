@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +193,7 @@ def _warnings(
     if rejected:
         found.append(f"{rejected} of {len(status)} requests could never fit and were rejected")
     if unfinished:
-        found.append(f"{unfinished} of {len(status)} requests had not finished when the run ended; latencies leave them out")
+        found.append(f"{unfinished} of {len(status)} requests had not finished at the end; latencies leave them out")
     if measured is not None and not measured["counts"]["submitted"]:
         found.append("no request arrived in the measured window; shorten metrics.warmup_s or metrics.cooldown_s")
     if steadiness["verdict"] == "growing":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,14 +108,14 @@ class _Pauses:
 def _instances(records: Records) -> Iterator[tuple[int, slice]]:
     """Every instance with its rows of ``strides``, which are sorted by instance and time."""
     column = records.strides["instance"]
-    starts = np.flatnonzero(np.diff(column, prepend=-1))
-    ends = np.append(starts[1:], len(column))
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+    starts = np.flatnonzero(np.diff(column, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, len(column)]):
         yield int(column[start]), slice(start, end)
 
 
 def _middles(records: Records, rows: slice) -> NDArray[np.float64]:
-    return (records.strides["start_s"][rows] + records.strides["end_s"][rows]) / 2
+    middles: NDArray[np.float64] = (records.strides["start_s"][rows] + records.strides["end_s"][rows]) / 2
+    return middles
 
 
 def _after(middles: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -21,13 +21,13 @@ class Columns:
     """
 
     def __init__(self, types: Mapping[str, str]) -> None:
-        self._types = dict(types)
+        self._dtype = np.dtype(list(types.items()))
         self._rows: list[tuple[Any, ...]] = []
-        self._chunks: list[NDArray[np.void]] = []
-        self._dtype = np.dtype(list(self._types.items()))
+        self._packed: dict[str, list[NDArray[Any]]] = {name: [] for name in types}
+        self._packed_rows = 0
 
     def __len__(self) -> int:
-        return sum(len(chunk) for chunk in self._chunks) + len(self._rows)
+        return self._packed_rows + len(self._rows)
 
     def append(self, row: tuple[Any, ...]) -> None:
         """Add one row, its values in the order of the columns."""
@@ -36,17 +36,23 @@ class Columns:
         if len(rows) >= _ROWS_A_CHUNK:
             self._pack()
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The finished columns, contiguous, in the order in which rows were appended."""
+    def take(self) -> dict[str, NDArray[Any]]:
+        """The columns, contiguous, in the order in which rows were appended; the table is empty afterwards.
+
+        Pieces are given up column by column, so that no second copy of the table ever exists.
+        """
         self._pack()
-        return {
-            name: np.concatenate([chunk[name] for chunk in self._chunks])
-            if self._chunks
-            else np.empty(0, dtype=self._dtype[name])
-            for name in self._types
-        }
+        columns = {}
+        for name, pieces in self._packed.items():
+            columns[name] = np.concatenate(pieces) if pieces else np.empty(0, dtype=self._dtype[name])
+            pieces.clear()
+        self._packed_rows = 0
+        return columns
 
     def _pack(self) -> None:
         if self._rows:
-            self._chunks.append(np.array(self._rows, dtype=self._dtype))
+            table = np.array(self._rows, dtype=self._dtype)
+            for name, pieces in self._packed.items():
+                pieces.append(table[name].copy())
+            self._packed_rows += len(self._rows)
             self._rows.clear()

@@ -87,14 +87,11 @@ class Recorder:
         notes: tuple[str, ...] = (),
         partial: bool = False,
     ) -> Records:
-        """What was written, as sorted columns: requests by id, strides by instance and time, pauses by request and time."""
-        requests = self.requests.arrays()
-        strides = self.strides.arrays()
-        pauses = self.pauses.arrays()
+        """What was written, sorted: requests by id, strides by instance and time, pauses by request and time. Once."""
         return Records(
-            requests=_sorted(requests, np.argsort(requests["request_id"], kind="stable")),
-            strides=_sorted(strides, np.lexsort((strides["start_s"], strides["instance"]))),
-            pauses=_sorted(pauses, np.lexsort((pauses["start_s"], pauses["request_id"]))),
+            requests=_sorted(self.requests.take(), "request_id"),
+            strides=_sorted(self.strides.take(), "instance", "start_s"),
+            pauses=_sorted(self.pauses.take(), "request_id", "start_s"),
             tenants=tenants,
             slo_classes=slo_classes,
             notes=notes,
@@ -102,5 +99,11 @@ class Recorder:
         )
 
 
-def _sorted(columns: dict[str, NDArray[Any]], order: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    return {name: column[order] for name, column in columns.items()}
+def _sorted(columns: dict[str, NDArray[Any]], *keys: str) -> dict[str, NDArray[Any]]:
+    """The table by its keys, the first one first; stable."""
+    order = np.lexsort([columns[key] for key in reversed(keys)])
+    if np.array_equal(order, np.arange(len(order))):
+        return columns
+    for name in columns:
+        columns[name] = columns[name][order]
+    return columns

@@ -10,7 +10,16 @@ from typing import Any
 
 from servsim.metrics import mean_interval
 
-__all__ = ["METRICS", "Cell", "ComparisonRow", "Metric", "compare_rows", "figures_of", "metric_value", "write_comparison"]
+__all__ = [
+    "METRICS",
+    "Cell",
+    "ComparisonRow",
+    "Metric",
+    "compare_rows",
+    "figures_of",
+    "metric_value",
+    "write_comparison",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +97,8 @@ def compare_rows(summaries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[C
     The first variant is the one that others are compared with. Pairs are found by the summaries' ``seed``.
     """
     by_variant = {
-        variant: {int(summary["seed"]): figures_of(summary) for summary in found} for variant, found in summaries.items()
+        variant: {int(summary["seed"]): figures_of(summary) for summary in found}
+        for variant, found in summaries.items()
     }
     first = next(iter(by_variant), None)
     rows = []

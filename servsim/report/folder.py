@@ -217,6 +217,8 @@ def read_run(path: Path) -> RunFolder:
     version = summary.get("schema_version") if isinstance(summary, dict) else None
     if version != SCHEMA_VERSION:
         raise ResultError(
-            f"schema_version {version!r}, and this servsim reads {SCHEMA_VERSION}", place=str(file), remedy="run it again"
+            f"schema_version {version!r}, and this servsim reads {SCHEMA_VERSION}",
+            place=str(file),
+            remedy="run it again",
         )
     return RunFolder(path, summary)

@@ -50,12 +50,10 @@ _FIGURES = (
 _SWEPT = (
     Metric("slo.attainment", "SLO", "%", 100.0),
     Metric("goodput_per_s", "goodput", "req/s"),
-    Metric("throughput.requests_per_s", "finished", "req/s"),
     Metric("ttft_s.p50", "TTFT p50", "ms", 1e3),
     Metric("ttft_s.p99", "TTFT p99", "ms", 1e3),
     Metric("tpot_s.p50", "TPOT p50", "ms", 1e3),
     Metric("tpot_s.p99", "TPOT p99", "ms", 1e3),
-    Metric("preemptions.total", "preempted", "times"),
 )
 
 
@@ -107,9 +105,9 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Group:
     variants = list(rows[0].cells) if rows else []
     seeds = max((cell.seeds for row in rows for cell in row.cells.values()), default=0)
     over = f"mean ± 95 % interval over {seeds} seeds" if seeds > 1 else "one seed"
-    values, differences = _table(over, variants), _table(f"difference to {variants[0] if variants else ''}", variants[1:])
-    if seeds > 1:
-        differences.title = f"{differences.title}: seed by seed, mean ± 95 % interval"
+    difference = f"difference to {variants[0] if variants else ''}"
+    values = _table(over, variants)
+    differences = _table(f"{difference}: seed by seed, {over}" if seeds > 1 else difference, variants[1:])
     for row in rows:
         if all(cell.mean is None for cell in row.cells.values()):
             continue
@@ -126,11 +124,13 @@ def sweep_table(runs: Sequence[SweepRun]) -> Table:
         groups.setdefault(tuple(str(value) for value in run.values.values()), []).append(figures_of(run.summary))
     seeds = max((len(found) for found in groups.values()), default=0)
     title = f"mean over {seeds} seeds" if seeds > 1 else None
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 2, 0, 0))
     for path in runs[0].values if runs else ():
-        table.add_column(path.rpartition(".")[2], no_wrap=True)
+        table.add_column(f"\n\n{path.rpartition('.')[2]}", no_wrap=True)
     for metric in _SWEPT:
-        table.add_column(f"{metric.label}\n{metric.unit}", justify="right", no_wrap=True)
+        # On two lines and a third for the unit, so that a grid of two paths fits 80 columns.
+        label = metric.label.replace(" ", "\n") if " " in metric.label else f"\n{metric.label}"
+        table.add_column(f"{label}\n{metric.unit}", justify="right", no_wrap=True)
     for values, found in groups.items():
         table.add_row(*values, *(_mean_of(found, metric) for metric in _SWEPT))
     return table

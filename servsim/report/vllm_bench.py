@@ -140,7 +140,7 @@ def _lists(records: Records, scenario: Scenario, times: Mapping[int, NDArray[np.
     done = columns["status"] == "finished"
 
     def whenever(name: str) -> list[float]:
-        return np.where(done, np.nan_to_num(columns[name]), 0.0).tolist()
+        return [float(value) for value in np.where(done, columns[name], 0.0)]
 
     none = np.empty(0)
     return {
@@ -183,7 +183,7 @@ def _load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ResultError(f"cannot be read: {error.strerror}", place=str(path)) from error
     except ValueError as error:
-        raise ResultError(f"not JSON: {error}", place=str(path), remedy="give one result of vllm bench serve") from error
+        raise ResultError(f"not JSON: {error}", place=str(path), remedy="give a result of vllm bench serve") from error
     if not isinstance(content, dict):
         raise ResultError("not a result of vllm bench serve: not an object", place=str(path))
     return content

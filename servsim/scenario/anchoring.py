@@ -69,7 +69,7 @@ def _means_file(text: str, path: KeyPath) -> bool:
 
 
 def _absolute(text: str, base: Path) -> str:
-    """The path made absolute; ``$SERVSIM_DATA`` at its beginning, and no other variable, is replaced where it is set."""
+    """The path made absolute; ``$SERVSIM_DATA`` at its beginning (no other variable) is replaced if it is set."""
     data = os.environ.get(DATA_VARIABLE)
     if data and text.startswith(f"${DATA_VARIABLE}/"):
         text = data + text.removeprefix(f"${DATA_VARIABLE}")

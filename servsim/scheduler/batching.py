@@ -16,26 +16,34 @@ class VllmV1Batching:
 
     Each step walks the running list in order of admission (there is no decode-first rule: a running
     prefill is simply last in the list) and gives every sequence the tokens it lacks, within
-    ``max_num_batched_tokens``. Without memory for one, the running sequence with the largest
-    :meth:`order_key` is preempted by recompute: its KV is dropped and it waits again. Only in a step without
+    ``max_num_batched_tokens``. Without memory for one, the running sequence that is last in order
+    is preempted by recompute: its KV is dropped and it waits again. Only in a step without
     preemption are waiting sequences admitted, from the head, until the budget, ``max_num_seqs``, the
     memory or :meth:`admits` ends it; a head that is refused is not skipped.
 
-    Source: vllm/v1/core/sched/scheduler.py. With ``order_key`` None this is its FCFS mode (the victim is
-    the tail of the list, preempted sequences go to the front of the queue); with a key it is its
-    priority mode with that key as the priority. Not modelled here: prefix caching, LoRA and
+    Source: vllm/v1/core/sched/scheduler.py. Unless a subclass has an :meth:`order_key` this is its FCFS mode
+    (the victim is the tail of the list, preempted sequences go to the front of the queue); with one it is
+    its priority mode with that key as the priority. Not modelled here: prefix caching, LoRA and
     grammar limits, encoder budgets, ``long_prefill_token_threshold`` (0, its default).
     """
-
-    #: The waiting order: smaller goes first. None: first come, first served. Must not change while waiting.
-    order_key: object = None
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.running = surroundings.running
         self.memory = surroundings.memory
         self.max_num_seqs = surroundings.max_num_seqs
         self.max_num_batched_tokens = surroundings.max_num_batched_tokens
-        self.queue: WaitingQueue = KeyedQueue(self.order_key) if callable(self.order_key) else ArrivalQueue()
+        kind = type(self)
+        self._in_priority_mode = kind.order_key is not VllmV1Batching.order_key
+        # What a subclass decides may change with every step, for all that is known here.
+        self._steady = kind.admits is VllmV1Batching.admits and kind.plan is VllmV1Batching.plan
+        self.queue: WaitingQueue = KeyedQueue(self.order_key) if self._in_priority_mode else ArrivalQueue()
+
+    def order_key(self, sequence: Sequence) -> float:
+        """Smaller goes first, and is preempted last; must not change while a sequence waits.
+
+        Not overridden, it is not asked: first come, first served.
+        """
+        return sequence.arrival_s
 
     def admits(self, sequence: Sequence, *, alone: bool) -> bool:
         """A further condition on the head of the queue, asked before the memory's own; always true here.
@@ -68,11 +76,16 @@ class VllmV1Batching:
         """Nothing is learnt from an output's length here."""
 
     def stable_steps(self) -> int:
-        """A refused head stays refused: decoders only take memory, and nothing else changes."""
-        return UNBOUNDED
+        """A refused head stays refused: decoders only take memory, and nothing else changes.
+
+        1 where a subclass has its own :meth:`admits` or :meth:`plan` and does not say more itself.
+        """
+        return UNBOUNDED if self._steady else 1
 
     def arrival_matters(self, sequence: Sequence) -> bool:
         """Only where a place is free and the newcomer is the head: behind a refused head it waits."""
+        if not self._steady:
+            return True
         return len(self.running) < self.max_num_seqs and self.queue.peek(0) is sequence
 
     def plan(self, now_s: float) -> Plan:
@@ -133,7 +146,7 @@ class VllmV1Batching:
             sequence = todo[place]
             tokens = min(self._lacking(sequence), budget)
             while not self._grant(round_, sequence, tokens):
-                victim = todo[-1] if self.order_key is None else max(todo, key=self._urgency)
+                victim = max(todo, key=self._urgency) if self._in_priority_mode else todo[-1]
                 if victim in scheduled:
                     budget += scheduled.pop(victim)
                     place -= 1
@@ -167,5 +180,4 @@ class VllmV1Batching:
 
     def _urgency(self, sequence: Sequence) -> tuple[float, float, int]:
         """The running sequence with the largest of these is the victim."""
-        assert callable(self.order_key)
         return (self.order_key(sequence), sequence.arrival_s, sequence.request_id)

@@ -109,6 +109,10 @@ class PastFuture(VllmV1Batching):
             return UNBOUNDED
         return max(1, self._wait_steps - (self.running.step - self._refused_step))
 
+    def arrival_matters(self, sequence: Sequence) -> bool:
+        """Only where a place is free and the newcomer is the head: behind a refused head it waits."""
+        return len(self.running) < self.max_num_seqs and self.queue.peek(0) is sequence
+
     def _judge(self, sequence: Sequence) -> bool:
         running = self.running
         pending = [other for other, verdict in self._verdicts.items() if verdict]

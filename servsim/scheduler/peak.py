@@ -83,7 +83,8 @@ class LengthHistory:
         low = np.where(whole == 0, generated, padded[index - 1])
         high = np.where(whole < above, padded[index], np.where(bounded, bound, generated))
         total = np.rint(low + (high - low) * (position - whole)).astype(np.int64)
-        return np.maximum(total, generated)
+        drawn: NDArray[np.int64] = np.maximum(total, generated)
+        return drawn
 
     def draw_waiting(self, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
         """Total lengths of a waiting request, one a scenario: a plain draw from the window, unconditioned."""

@@ -80,7 +80,7 @@ def made_up_run(
     return Run(records, finished, run_steps)
 
 
-def _serve(instance, coming, rng, preemption, max_seqs, stop_s, recorder, steps, finished) -> None:  # noqa: PLR0913
+def _serve(instance, coming, rng, preemption, max_seqs, stop_s, recorder, steps, finished) -> None:
     now_s, waiting, running, row = 0.0, [], [], None
     while coming or waiting or running:
         if not waiting and not running:

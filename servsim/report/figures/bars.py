@@ -22,6 +22,8 @@ _PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("requests/s", 1.0, {"throughput.requests_per_s": "finished", "goodput_per_s": "goodput"}),
     ("share (%)", 100.0, {"slo.attainment": "SLO met", "kv_memory.used_mean": "KV use"}),
 )
+_LATENCIES = ("TTFT", "TPOT", "E2E")
+_MOST_LINEAR = 30.0
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
 
 
@@ -32,13 +34,15 @@ def draw_comparison(rows: Sequence[ComparisonRow]) -> Figure:
         figure = new_figure(PAGE_IN, 2.3)
         panels = figure.subplots(1, len(_PANELS), width_ratios=[3, 3, 3, 2.2, 2.2])
         for axes, (title, factor, metrics) in zip(panels, _PANELS, strict=True):
-            _draw_panel(axes, {name: cells[path] for path, name in metrics.items() if path in cells}, factor)
+            latency = title.startswith(_LATENCIES)
+            _draw_panel(axes, {name: cells[path] for path, name in metrics.items() if path in cells}, factor, latency)
             axes.set_title(title)
         shared_legend(figure, panels[0])
     return figure
 
 
-def _draw_panel(axes: Axes, groups: Mapping[str, Mapping[str, Cell]], factor: float) -> None:
+def _draw_panel(axes: Axes, groups: Mapping[str, Mapping[str, Cell]], factor: float, logarithmic: bool) -> None:
+    """Bars from zero, or on a logarithmic axis where latencies differ so much that the small ones would vanish."""
     variants = list(next(iter(groups.values()), {}))
     width = 0.8 / max(len(variants), 1)
     for place, variant in enumerate(variants):
@@ -55,7 +59,7 @@ def _draw_panel(axes: Axes, groups: Mapping[str, Mapping[str, Cell]], factor: fl
     axes.tick_params(axis="x", length=0)
     axes.grid(False, axis="x")
     values = [factor * cell.mean for cells in groups.values() for cell in cells.values() if cell.mean]
-    if values and max(values) > 30 * min(values):
+    if logarithmic and values and max(values) > _MOST_LINEAR * min(values):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
@@ -63,4 +67,5 @@ def _draw_panel(axes: Axes, groups: Mapping[str, Mapping[str, Cell]], factor: fl
 
 def _whisker(axes: Axes, x: float, mean: float, half_width: float) -> None:
     low = max(mean - half_width, 0.02 * mean)  # an interval that reaches below zero would leave a logarithmic axis
-    axes.errorbar([x], [mean], yerr=[[mean - low], [half_width]], fmt="none", ecolor="#222222", elinewidth=0.8, capsize=1.5)
+    reach = [[mean - low], [half_width]]
+    axes.errorbar([x], [mean], yerr=reach, fmt="none", ecolor="#222222", elinewidth=0.8, capsize=1.5)

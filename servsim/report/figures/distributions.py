@@ -108,7 +108,8 @@ def _draw_bounds(axes: Axes, name: str, factor: float, bounds: Mapping[str, Mapp
         axes.axvline(limit, color="#555555", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
         axes.annotate(
             f"SLO {', '.join(kinds)}" if several else "SLO", (limit, 0.02), xycoords=("data", "axes fraction"),
-            xytext=(-2, 0), textcoords="offset points", rotation=90, ha="right", va="bottom", fontsize=6.5, color="#555555",
+            xytext=(-2, 0), textcoords="offset points", rotation=90, ha="right", va="bottom",
+            fontsize=6.5, color="#555555",
         )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ def _draw_attainment(axes: Axes, curves: Sequence[RateCurve], target: float) -> 
         if reached is not None:
             colour = line_style(place)["color"]
             axes.plot([reached, reached], [0, 100 * target], color=colour, linewidth=0.8, linestyle=":")
+            axes.plot([reached], [100 * target], "o", color=colour, markerfacecolor="white", markersize=4, zorder=4)
     _label_reached(axes, curves, target)
     axes.set_ylim(0, 104)
     axes.set_ylabel("SLO attainment (%)")
@@ -52,15 +53,20 @@ def _draw_attainment(axes: Axes, curves: Sequence[RateCurve], target: float) -> 
 
 def _label_reached(axes: Axes, curves: Sequence[RateCurve], target: float) -> None:
     """The rates at the target as a small table in the corner, where labels cannot run into each other."""
-    lines = [f"rate at {100 * target:.3g} %"]
+    lines = [f"requests/s at {100 * target:.3g} %"]
     colours = ["#333333"]
     for place, curve in enumerate(curves):
         reached = curve.rate_at(target)
-        lines.append(f"{curve.label}: {'not reached' if reached is None else f'{reached:.3g}'}")
+        lines.append(f"{curve.label}: {_outside(curve, target) if reached is None else f'{reached:.3g}'}")
         colours.append(line_style(place)["color"])
     for row, (line, colour) in enumerate(zip(lines, colours, strict=True)):
         height = 0.03 + 0.085 * (len(lines) - 1 - row)
         axes.text(0.03, height, line, transform=axes.transAxes, color=colour, fontsize=6.5, zorder=5, bbox=_PLATE)
+
+
+def _outside(curve: RateCurve, target: float) -> str:
+    """Where the rate at the target must lie when the curve does not bracket it."""
+    return f"below {curve.rates_per_s[0]:.3g}" if curve.attainment[0] < target else f"above {curve.rates_per_s[-1]:.3g}"
 
 
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
@@ -76,14 +82,16 @@ def _draw_goodput(axes: Axes, curves: Sequence[RateCurve]) -> None:
     axes.plot([0, highest], [0, highest], color="#999999", linewidth=0.7, zorder=1)
     end = min(highest, top)
     axes.annotate(
-        "all requests", (0.8 * end, 0.8 * end), xytext=(-3, 3), textcoords="offset points",
+        "all requests", (0.72 * end, 0.72 * end), xytext=(-4, 3), textcoords="offset points",
         ha="right", va="bottom", fontsize=6.5, color="#777777",
     )  # fmt: skip
     axes.set_ylim(0, top)
     axes.set_ylabel("goodput (requests/s)")
 
 
-def _band(axes: Axes, x: Any, middle: Any, half_widths: Sequence[float | None], place: int, top: float = np.inf) -> None:
+def _band(
+    axes: Axes, x: Any, middle: Any, half_widths: Sequence[float | None], place: int, top: float = np.inf
+) -> None:
     if all(width is None for width in half_widths):
         return
     width = np.array([0.0 if one is None else one for one in half_widths])

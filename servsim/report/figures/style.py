@@ -41,6 +41,7 @@ _SETTINGS: dict[str, Any] = {
     "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 2.4,
+    "hatch.linewidth": 0.5,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
     "svg.hashsalt": "servsim",  # element ids by content, not by chance
@@ -56,7 +57,7 @@ def styled() -> Iterator[None]:
 
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams.update(_SETTINGS)  # type: ignore[arg-type,unused-ignore]  # names depend on the version
         yield
 
 

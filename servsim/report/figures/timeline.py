@@ -18,11 +18,14 @@ __all__ = ["binned", "draw_timeline"]
 _BINS = 300
 
 
-def draw_timeline(runs: Mapping[str, Mapping[str, NDArray[Any]]], window_s: tuple[float, float] | None = None) -> Figure:
+def draw_timeline(
+    runs: Mapping[str, Mapping[str, NDArray[Any]]], window_s: tuple[float, float] | None = None
+) -> Figure:
     """Three panels over one time axis, a curve a run: ``runs`` maps labels to columns of ``strides``.
 
-    KV use is that of all instances' blocks, batch size and waiting requests are added up over instances;
-    each point is the mean over a bin of time. ``window_s`` shades what lies outside the measured window.
+    KV use is that of all instances' blocks; batch size (sequences that decode) and waiting requests are
+    added up over instances; each point is the mean over a bin of time. ``window_s`` shades what
+    lies outside the measured window.
     """
     with styled():
         figure = new_figure(PAGE_IN, 3.6)
