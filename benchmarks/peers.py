@@ -2,12 +2,12 @@
 
     python benchmarks/peers.py [--repeat N] [--trace AZURE_CSV] [--json FILE]
 
-The peer is NVIDIA's AISimulate (a Rust core, Apache-2.0). The first call installs it (1.6 GB) into ``.venv-peers`` beside
-the checkout's ``.venv``, because it pins versions that servsim does not want; it is never imported here. Both replay
-the conversation trace that Azure published in 2023: Llama-3.1-8B on one H100, vLLM's scheduler, the same limits on a
-batch, the same block size. Each command is measured as a user would run it, from start to written results, and the two
-take turns. Where the comparison could lean, it leans to the peer: prefix caching is off, since no two prompts share
-anything, and it writes only a summary, while servsim writes a row a request and a row a stride.
+The peer is NVIDIA's AISimulate (a Rust core, Apache-2.0). The first call installs it (1.6 GB) into ``.venv-peers``
+beside the checkout's ``.venv``, because it pins versions that servsim does not want; it is never imported here. Both
+replay the conversation trace that Azure published in 2023: Llama-3.1-8B on one H100, vLLM's scheduler, the same limits
+on a batch, the same block size. Each command is measured as a user would run it, from start to written results, and
+the two take turns. Where the comparison could lean, it leans to the peer: prefix caching is off, since no two prompts
+share anything, and it writes only a summary, while servsim writes a row a request and a row a stride.
 """
 
 from __future__ import annotations
@@ -76,22 +76,26 @@ def install_peer() -> None:
         if status:
             sys.exit(
                 f"{PACKAGE} could not be installed: '{' '.join(command)}' ended with status {status}, see above\n"
-                "  it needs a package index within reach, binary wheels for this machine and Python 3.11 to 3.13 (this is "
-                f"{platform.python_version()}); nothing else of servsim depends on it"
+                "  it needs a package index within reach, binary wheels for this machine and Python 3.11 to 3.13 (this "
+                f"is {platform.python_version()}); nothing else of servsim depends on it"
             )
 
 
 def peer_version() -> str:
     """The version of the peer that is installed."""
     code = f"import importlib.metadata as metadata; print(metadata.version({PACKAGE!r}))"
-    command = [PEER_BIN / "python", "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=peer_environment()).stdout.strip()
+    return printed_by([str(PEER_BIN / "python"), "-c", code], peer_environment())
 
 
 def own_version() -> str:
     """The version of servsim, asked of a process of its own."""
     code = "from servsim.version import VERSION; print(VERSION)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return printed_by([sys.executable, "-c", code])
+
+
+def printed_by(command: list[str], environment: dict[str, str] | None = None) -> str:
+    """What a short command prints."""
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment)
     return found.stdout.strip()
 
 
@@ -112,7 +116,7 @@ def write_mooncake(trace: Path, out: Path) -> int:
     first: datetime | None = None
     with trace.open(newline="", encoding="utf-8") as rows, out.open("w", encoding="utf-8") as lines:
         table = csv.DictReader(rows)
-        if not AZURE_COLUMNS <= {*(table.fieldnames or ())}:
+        if AZURE_COLUMNS - {*(table.fieldnames or ())}:
             sys.exit(f"{trace}: not an Azure trace; its columns should be {', '.join(sorted(AZURE_COLUMNS))}")
         for row in table:
             arrival = datetime.fromisoformat(row["TIMESTAMP"])

@@ -134,7 +134,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     for values in (x, y):
         _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[where])
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -151,7 +151,8 @@ def comparison(trace: tuple[np.ndarray, ...], drawn: tuple[np.ndarray, ...]) -> 
         for q in QUANTILES:
             yield f"  {100 * q:g} %: {np.quantile(real, q):.0f} / {np.quantile(made, q):.0f}"
     yield f"rank correlation: {rank_correlation(*trace[:2]):.3f} / {rank_correlation(*drawn[:2]):.3f}"
-    yield f"linear correlation: {np.corrcoef(*trace[:2])[0, 1]:.3f} / {np.corrcoef(*drawn[:2])[0, 1]:.3f}"
+    linear = [np.corrcoef(pair[0], pair[1])[0, 1] for pair in (trace, drawn)]
+    yield f"linear correlation: {linear[0]:.3f} / {linear[1]:.3f}"
     rates = [len(times) / times[-1] for times in (trace[2], drawn[2])]
     yield f"rate per s: {rates[0]:.3f} / {rates[1]:.3f}"
     yield f"variation of gaps: {gap_variation(trace[2]):.2f} / {gap_variation(drawn[2]):.2f}"
@@ -208,7 +209,7 @@ def main() -> None:
         f"Source: {arguments.source}." if arguments.source else "",
         f"Licence: {arguments.licence}." if arguments.licence else "",
         f"Measured: {len(table)} requests in {trace[2][-1]:.1f} s, {rate:.3f} per second; the coefficient of "
-        f"variation of the gaps is {gap_variation(trace[2]):.2f} (Poisson: 1), variance over mean of the counts in 10 s "
+        f"variation of the gaps is {gap_variation(trace[2]):.2f} (Poisson: 1), the dispersion of counts in 10 s "
         f"is {dispersion(trace[2], 10):.1f} (Poisson: 1). Set arrivals.rate_scale for another load.",
     ]
     comments = [line for comment in comments for line in textwrap.wrap(comment, 110)]

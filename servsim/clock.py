@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import simpy
 
-__all__ = ["ARRIVAL", "BOUNDARY", "PLAN", "TIMER", "TRANSFER", "schedule_at"]
+__all__ = ["ARRIVAL", "BOUNDARY", "FIRST", "PLAN", "TIMER", "TRANSFER", "schedule_at"]
 
 # At one instant: transfers end, requests arrive (by request_id), timers ring, then the engines end
 # their step in the order of instances. PLAN lets arrivals that a finish caused at the same instant
 # (a closed loop without think time) go before the plan. SimPy itself starts its processes with priority 0 and 1.
+FIRST = -1
 TRANSFER = 2
 ARRIVAL = 3
 TIMER = 4

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import simpy
+from simpy.core import StopSimulation
 
+from servsim.clock import FIRST, schedule_at
 from servsim.cluster.routers import Router
 from servsim.cost.cost_model import CostModel
 from servsim.cost.fixed import FixedCost
 from servsim.cost.roofline import HostWork, RooflineCost
 from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance, Parts
-from servsim.errors import CapacityError, ScenarioError
+from servsim.errors import CapacityError, ScenarioError, suggestion
 from servsim.hardware import Device, load_device
 from servsim.memory.allocator import Allocator
 from servsim.memory.budget import MemoryBudget, kv_budget
@@ -129,6 +134,7 @@ class Simulation:
         self.scenario = scenario
         self.setup = setup or Setup.of(scenario)
         self.stream: RequestStream = open_stream(scenario.workload, Streams(scenario.seed))
+        _check_classes(scenario, self.stream)
         self.recorder = Recorder()
         self.env = simpy.Environment()
         self._facts = Facts(self.recorder)
@@ -149,16 +155,13 @@ class Simulation:
 
     def run(self) -> Records:
         """Simulate to the end; after Ctrl-C, what has happened by then, marked partial."""
-        partial = False
-        try:
+        with _stopped_by_interrupt(self.env) as interrupts:
             self.env.run()
-        except KeyboardInterrupt:
-            partial = True
         for instance in self.instances:
             for sequence, request in instance.unfinished():
                 self._facts.unfinished(sequence, request.output_tokens, instance.index)
         notes = (*self.stream.notes, *self.setup.notes)
-        return self.recorder.records(self.stream.tenants, self.stream.slo_classes, notes, partial)
+        return self.recorder.records(self.stream.tenants, self.stream.slo_classes, notes, bool(interrupts))
 
     def _submit(self, request: Request) -> None:
         instances = self.instances
@@ -255,6 +258,45 @@ def finish(simulation: Simulation) -> Result:
     records = simulation.run()
     summary = summarise(records, simulation.scenario, calibration=simulation.cost.calibration, version=VERSION)
     return Result(simulation.scenario, records, summary)
+
+
+@contextmanager
+def _stopped_by_interrupt(env: simpy.Environment) -> Iterator[list[int]]:
+    """Ctrl-C ends the simulation between two events, where all facts agree; it is noted in the list that this gives.
+
+    A second one has its usual effect, and so has the first where Python would not have raised KeyboardInterrupt.
+    """
+    interrupts: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        interrupts.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        event = simpy.Event(env)
+        assert event.callbacks is not None
+        event.callbacks.append(StopSimulation.callback)
+        schedule_at(env, event, env.now, FIRST)
+
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield interrupts
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _check_classes(scenario: Scenario, stream: RequestStream) -> None:
+    """An SLO map may only name classes that the requests have; a trace's are known once it is read."""
+    if isinstance(scenario.slo, Mapping):
+        for name in scenario.slo:
+            if name not in stream.slo_classes:
+                raise ScenarioError(
+                    f"the workload has no SLO class '{name}'",
+                    place=scenario.place(("slo", name)),
+                    remedy=suggestion(name, stream.slo_classes),
+                )
 
 
 def _placed(scenario: Scenario, path: tuple[str, ...], check: Any, *arguments: Any) -> None:

@@ -121,7 +121,10 @@ def _read_parquet(path: Path, wanted: Mapping[str, Kind]) -> Any:
     import pyarrow as arrow
     from pyarrow import compute, parquet
 
-    table = parquet.read_table(path, columns=list(wanted))
+    try:
+        table = parquet.read_table(path, columns=list(wanted))
+    except (OSError, arrow.ArrowInvalid) as error:
+        raise TraceError(f"cannot be read as Parquet: {error}", place=str(path)) from None
     types = {"number": arrow.float64(), "text": arrow.string(), "wall_time": arrow.timestamp("ns")}
     for name, kind in wanted.items():
         values = table.column(name)

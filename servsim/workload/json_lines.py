@@ -32,16 +32,19 @@ def number(row: Mapping[str, Any], key: str, place: str) -> float:
     value = row.get(key)
     if value is None:
         raise TraceError(f"{key} is missing", place=place, remedy=f"{suggestion(key, row)}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
         raise TraceError(f"{key} is {value!r}", place=place, remedy="it must be a finite number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise TraceError(f"{key} is too large", place=place) from None
 
 
 def _mapping(text: str, place: str) -> Mapping[str, Any]:
     try:
         row = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    except (ValueError, RecursionError) as error:  # too long a number is a ValueError of its own
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply, or too long a number"
         raise TraceError(f"not valid JSON: {reason}", place=place, remedy="write one request a line") from None
     if not isinstance(row, dict):
         raise TraceError(f"a {type(row).__name__} where a request was expected", place=place)

@@ -108,7 +108,7 @@ def checked(table: TraceTable, spec: TraceWorkload) -> TraceTable:
     _refuse_empty(table)
     if spec.zero_tokens == "drop":
         empty = (np.asarray(table.prompt_tokens) == 0) | (np.asarray(table.output_tokens) == 0)
-        note = f"{int(empty.sum())} rows without prompt or output tokens were dropped"
+        note = f"rows without prompt or output tokens dropped: {int(empty.sum())}"
         table = select(table, ~empty, note)
         _refuse_empty(table)
     if table.arrival_s is not None:

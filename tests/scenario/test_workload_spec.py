@@ -98,6 +98,7 @@ def test_an_impossible_distribution_is_refused(distribution: Any, message: str) 
 
 def test_the_ranges_of_a_conditional_length_must_cover_every_prompt() -> None:
     table = [[0, 1], [1, 2]]
+    lengths: dict[str, Any]
     lengths = LENGTHS | {"output_tokens": {"distribution": "given_prompt", "bins": [{"up_to": 9, "table": table}]}}
     assert "longer prompts have no output length" in refused(synthetic(lengths=lengths))
     bins = [{"up_to": 9, "table": table}, {"up_to": 9, "table": table}, {"table": table}]
@@ -194,12 +195,12 @@ def test_a_reader_s_parameters_are_written_out_and_read_again() -> None:
     assert read(written) == spec
 
 
-def test_a_reader_from_outside_brings_its_own_parameters() -> None:
+def test_a_reader_from_outside_brings_its_own_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     class Custom:
         class Parameters(Spec):
             flavour: str = Field("plain")
 
-    registry.register("trace_readers", "custom_for_test", Custom())
+    monkeypatch.setitem(registry._registered["trace_readers"], "custom_for_test", Custom())
     spec = read({"trace": "a.csv", "format": "custom_for_test", "flavour": "odd"})
     assert isinstance(spec, TraceWorkload)
     assert isinstance(spec.parameters, Custom.Parameters)

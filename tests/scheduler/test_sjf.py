@@ -53,18 +53,18 @@ def test_without_memory_the_longest_prediction_is_preempted_wherever_it_stands()
 
 def test_one_that_is_its_own_victim_ends_the_walk_and_those_behind_it_miss_the_step() -> None:
     engine = ByHand(Sjf, usable_blocks=6, block_size=4)
-    before = engine.arrive(5, predicted=1)
+    before = engine.arrive(3, predicted=1)
     engine.step()
     long = engine.arrive(6, predicted=900)
     engine.step()
     behind = engine.arrive(5, predicted=5)
     assert engine.step() == {before: 1, long: 1, behind: 5}
-    assert engine.step() == {before: 1, long: 1, behind: 1}  # before and long fill their second blocks
-    assert [engine.running.kv_tokens(one) for one in (before, long, behind)] == [8, 8, 6]
-    engine.finish(before)
-    newest = engine.arrive(5, predicted=7)
-    assert engine.step() == {long: 1, behind: 1, newest: 5}  # 3 + 2 + 2 blocks would be too many
-    assert engine.memory.free_blocks == 0
+    assert engine.step() == {before: 1, long: 1, behind: 1}
+    assert [engine.running.kv_tokens(one) for one in (before, long, behind)] == [6, 8, 6]  # two blocks each
+    assert engine.step() == {before: 1}  # long needs a third block, and nobody has a larger key
+    assert list(engine.last.preempted) == [long]
+    assert list(engine.last.left_out) == [behind]
+    assert engine.step() == {before: 1, behind: 1}
 
 
 def test_a_preempted_one_waits_where_its_prediction_puts_it() -> None:

@@ -66,9 +66,10 @@ def test_azure_times_of_2024_have_an_offset_and_may_lack_decimals(read: Any, zon
 
 
 def test_a_compressed_trace_with_images_is_read_and_the_images_are_noted(read: Any) -> None:
-    text = "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n2024-10-15 00:00:00.1,2,374,44\n2024-10-15 00:00:00.2,0,5,4\n"
+    rows = "2024-10-15 00:00:00.1,2,374,44\n2024-10-15 00:00:00.2,0,5,4\n"
+    text = f"TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n{rows}"
     table = read(gzip.compress(text.encode()), "trace.csv.gz", format="azure")
-    assert table.notes == ("1 requests carry images, which are not modelled",)
+    assert table.notes == ("requests with images, which are not modelled: 1",)
     assert len(table) == 2
 
 
@@ -123,8 +124,8 @@ def test_rows_without_tokens_can_be_dropped_and_are_counted(read: Any, refused: 
     text = AZURE + AZURE_ROW + "2023-11-16 18:15:47,5,0\n2023-11-16 18:15:48,5,6\n"
     table = read(text, format="azure", zero_tokens="drop")
     assert table.file_rows.tolist() == [0, 2]
-    assert table.notes == ("1 rows without prompt or output tokens were dropped",)
-    assert "trace holds no request (1 rows" in refused(
+    assert table.notes == ("rows without prompt or output tokens dropped: 1",)
+    assert "trace holds no request (rows without" in refused(
         AZURE + "2023-11-16 18:15:47,5,0\n", format="azure", zero_tokens="drop"
     )
 
@@ -136,7 +137,7 @@ def test_burstgpt_s_failed_requests_are_dropped_and_counted(read: Any) -> None:
     assert table.arrival_s.tolist() == [5, 118]
     assert table.tenant.names == ("ChatGPT", "GPT-4")
     assert table.tenant.codes.tolist() == [0, 1]
-    assert table.notes == ("1 failed requests (0 response tokens) were dropped",)
+    assert table.notes == ("failed requests (0 response tokens) dropped: 1",)
 
 
 def test_burstgpt_s_columns_are_found_by_name_whatever_their_order(read: Any) -> None:
@@ -150,7 +151,7 @@ def test_burstgpt_can_be_cut_to_a_model_and_a_kind(read: Any, refused: Any) -> N
     table = read(BURST + rows, format="burstgpt", model="GPT-4", log_type="API log")
     assert table.file_rows.tolist() == [1]
     assert table.tenant.names == ("GPT-4",)
-    assert table.notes == ("2 requests to other models or of other kinds were left out",)
+    assert table.notes == ("requests to other models or of other kinds left out: 2",)
     assert "no Model is 'GPT-5'\n  did you mean 'GPT-4'?" in refused(BURST + rows, format="burstgpt", model="GPT-5")
 
 
@@ -197,6 +198,9 @@ def test_a_wrong_line_is_told_with_its_number(refused: Any, row: dict[str, Any],
         ("{\n", "trace.jsonl:1: not valid JSON"),
         ("", "trace.jsonl: the trace holds no request"),
         (b"\xff\xfe", "trace.jsonl:1: this is not a text file"),
+        ('{"timestamp": 1' + "0" * 400 + "}\n", "trace.jsonl:1: "),
+        ('{"timestamp": 1' + "0" * 5000 + "}\n", "trace.jsonl:1: "),
+        ("[" * 100_000 + "\n", "trace.jsonl:1: not valid JSON"),
         (lines({"session_id": 1, "delay": 5, "input_length": 5, "output_length": 5}), "a turn of a session"),
     ],
 )

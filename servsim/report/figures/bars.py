@@ -35,16 +35,26 @@ def draw_comparison(rows: Sequence[ComparisonRow]) -> Figure:
         panels = figure.subplots(1, len(_PANELS), width_ratios=[3, 3, 3, 2.2, 2.2])
         for axes, (title, factor, metrics) in zip(panels, _PANELS, strict=True):
             latency = title.startswith(_LATENCIES)
-            _draw_panel(axes, {name: cells[path] for path, name in metrics.items() if path in cells}, factor, latency)
+            found = {name: cells[path] for path, name in metrics.items() if _known(cells.get(path, {}))}
+            _draw_panel(axes, found, factor, latency)
             axes.set_title(title)
-        shared_legend(figure, panels[0])
+        shared_legend(figure, max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1])))
     return figure
+
+
+def _known(cells: Mapping[str, Cell]) -> bool:
+    """Some variant has this metric; a group of absent bars would read as zero."""
+    return any(cell.mean is not None for cell in cells.values())
 
 
 def _draw_panel(axes: Axes, groups: Mapping[str, Mapping[str, Cell]], factor: float, logarithmic: bool) -> None:
     """Bars from zero, or on a logarithmic axis where latencies differ so much that the small ones would vanish."""
-    variants = list(next(iter(groups.values()), {}))
-    width = 0.8 / max(len(variants), 1)
+    if not groups:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "undefined", transform=axes.transAxes, ha="center", va="center", color="#777777")
+        return
+    variants = list(next(iter(groups.values())))
+    width = 0.8 / len(variants)
     for place, variant in enumerate(variants):
         found = [cells[variant] for cells in groups.values()]
         x = [group + (place - (len(variants) - 1) / 2) * width for group in range(len(found))]

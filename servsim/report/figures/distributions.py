@@ -85,6 +85,7 @@ def _panels() -> tuple[Figure, Any]:
     for axes, (_, label, _) in zip(panels, _PANELS, strict=True):
         axes.set_xlabel(label)
         axes.set_ylim(0, 1.02)
+        axes.margins(x=0.08)
     panels[0].set_ylabel("share of requests")
     return figure, panels
 
@@ -109,7 +110,7 @@ def _draw_bounds(axes: Axes, name: str, factor: float, bounds: Mapping[str, Mapp
         axes.annotate(
             f"SLO {', '.join(kinds)}" if several else "SLO", (limit, 0.02), xycoords=("data", "axes fraction"),
             xytext=(-2, 0), textcoords="offset points", rotation=90, ha="right", va="bottom",
-            fontsize=6.5, color="#555555",
+            fontsize=6.5, color="#555555", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.7},
         )  # fmt: skip
 
 

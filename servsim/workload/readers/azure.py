@@ -24,7 +24,7 @@ def read(path: Path, spec: TraceWorkload) -> TraceTable:
     )
     notes: tuple[str, ...] = ()
     if "NumImages" in columns and (with_images := int((columns.numbers("NumImages") > 0).sum())):
-        notes = (f"{with_images} requests carry images, which are not modelled",)
+        notes = (f"requests with images, which are not modelled: {with_images}",)
     return TraceTable(
         path,
         prompt_tokens=columns.numbers("ContextTokens"),

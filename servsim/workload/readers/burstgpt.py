@@ -48,10 +48,10 @@ def _read(path: Path, spec: TraceWorkload) -> TraceTable:
         if wanted is not None:
             keep &= _is(columns, name, wanted)
     others = int((~keep).sum())
-    table = select(table, keep, f"{others} requests to other models or of other kinds were left out")
+    table = select(table, keep, f"requests to other models or of other kinds left out: {others}")
     answered = np.asarray(table.output_tokens) != 0
     failed = int((~answered).sum())
-    return _only_tenants_left(select(table, answered, f"{failed} failed requests (0 response tokens) were dropped"))
+    return _only_tenants_left(select(table, answered, f"failed requests (0 response tokens) dropped: {failed}"))
 
 
 def _is(columns: Columns, name: str, wanted: str) -> np.ndarray:

@@ -77,7 +77,7 @@ def _conversations(path: Path) -> list[Any]:
         raise TraceError(f"not valid JSON: {error.msg}", place=f"{path}:{error.lineno}") from None
     except UnicodeDecodeError:
         raise TraceError("this is not a text file", place=str(path)) from None
-    except (OSError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TraceError(f"cannot be read: {error}", place=str(path)) from None
     if not isinstance(conversations, list):
         raise TraceError("the file is not a list of conversations", place=f"{path}:1")

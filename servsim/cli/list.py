@@ -1,0 +1,99 @@
+"""``servsim list``: what there is to choose from."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from servsim.cli.endings import ended
+from servsim.cli.output import show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from rich.table import Table
+
+__all__ = ["list_"]
+
+
+class Kind(StrEnum):
+    """What can be listed: plug-ins, and the files of the catalogue."""
+
+    SCHEDULERS = "schedulers"
+    ALLOCATORS = "allocators"
+    PREDICTORS = "predictors"
+    ROUTERS = "routers"
+    TRACE_READERS = "trace_readers"
+    HARDWARE = "hardware"
+    MODELS = "models"
+    WORKLOADS = "workloads"
+    SCENARIOS = "scenarios"
+
+
+@ended
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)]) -> None:
+    """List schedulers, allocators, ... or the hardware, models, workloads and scenarios that ship with servsim."""
+    from servsim import registry
+    from servsim.scenario import catalogue
+
+    table = _table("name", "what it is")
+    if kind.value in registry.KINDS:
+        table.add_column("parameters and defaults")
+        for name in registry.names(kind.value):
+            table.add_row(name, *_plug_in(kind.value, name))
+    else:
+        for name in catalogue.names(kind.value):
+            table.add_row(name, _about_file(catalogue.find(kind.value, name)))
+    show(table)
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column == "name")
+    return table
+
+
+def _plug_in(kind: str, name: str) -> tuple[str, str]:
+    """The first line of a plug-in's docstring, and its parameters."""
+    from servsim import registry
+    from servsim.errors import ScenarioError
+    from servsim.scenario.plug_in import parameter_schema
+
+    try:
+        schema = parameter_schema(kind, name)
+    except ScenarioError as error:  # a broken plug-in of somebody else's
+        return error.message, ""
+    plug_in = registry.resolve(kind, name)
+    document = plug_in.__doc__ or ""
+    fields = schema.model_fields if schema is not None else {}
+    described = [f"{key}: {_default(field)}" for key, field in fields.items()]
+    return _first_sentence(document), "\n".join(described)
+
+
+def _default(field: Any) -> str:
+    return "required" if field.is_required() else f"{field.get_default(call_default_factory=True)}"
+
+
+def _first_sentence(document: str) -> str:
+    """The first paragraph on one line, up to its first full stop."""
+    paragraph = " ".join(document.strip().partition("\n\n")[0].split())
+    return paragraph.partition(". ")[0].removesuffix(".")
+
+
+def _about_file(path: Path) -> str:
+    """The comment at the head of a catalogue file."""
+    return _first_sentence(" ".join(_header(path.read_text(encoding="utf-8").splitlines())))
+
+
+def _header(lines: Iterable[str]) -> Iterable[str]:
+    for line in lines:
+        if not line.startswith("#"):
+            return
+        yield line.lstrip("# ")

@@ -1,0 +1,72 @@
+"""Which value of a scenario sets the rate of its requests, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from servsim.errors import ScenarioError
+from servsim.scenario import Scenario
+from servsim.scenario.arrival_spec import ClosedLoopArrivals, MmppArrivals, PiecewiseArrivals
+from servsim.scenario.workload_spec import TraceWorkload
+from servsim.workload.replay import read_trace
+
+__all__ = ["LoadKnob", "load_knob"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadKnob:
+    """The path of a scenario that scales its arrivals; equal seeds draw the same gaps but for the scale."""
+
+    path: str
+    rate_at_one_per_s: float  # requests per second where the value is 1
+    falling: bool  # a larger value is a lower rate, as of time_scale
+    value: float  # the scenario's own
+
+    @property
+    def rate_per_s(self) -> float:
+        """The scenario's own rate, in requests per second."""
+        return self.rate_at(self.value)
+
+    def rate_at(self, value: float) -> float:
+        """Requests per second where the path has this value."""
+        return self.rate_at_one_per_s / value if self.falling else self.rate_at_one_per_s * value
+
+    def value_at(self, rate_per_s: float) -> float:
+        """The value that gives so many requests per second."""
+        return self.rate_at_one_per_s / rate_per_s if self.falling else rate_per_s / self.rate_at_one_per_s
+
+
+def load_knob(scenario: Scenario) -> LoadKnob:
+    """What sets the rate: ``rate_per_s`` or ``rate_scale`` of the arrivals, or a trace's ``time_scale``.
+
+    Raises ScenarioError for a closed loop, which has none, and for a trace whose requests arrive at one instant.
+    """
+    workload = scenario.workload
+    if workload.arrivals is None:
+        assert isinstance(workload, TraceWorkload)
+        return _of_trace(scenario, workload)
+    arrivals = workload.arrivals
+    if isinstance(arrivals, ClosedLoopArrivals):
+        raise ScenarioError(
+            "a closed loop has no request rate of its own",
+            place=scenario.place(("workload", "arrivals", "process")),
+            remedy="use another process, or vary workload.arrivals.concurrency with servsim sweep",
+        )
+    rate_per_s = arrivals.mean_rate_per_s
+    if isinstance(arrivals, MmppArrivals | PiecewiseArrivals):
+        scale = arrivals.rate_scale
+        return LoadKnob("workload.arrivals.rate_scale", rate_per_s / scale, False, scale)
+    return LoadKnob("workload.arrivals.rate_per_s", 1.0, False, rate_per_s)
+
+
+def _of_trace(scenario: Scenario, workload: TraceWorkload) -> LoadKnob:
+    arrival_s = read_trace(workload).arrival_s
+    assert arrival_s is not None  # the reader saw to it
+    period_s = float(arrival_s[-1] - arrival_s[0])
+    if not period_s:
+        raise ScenarioError(
+            "all requests of this trace arrive at one instant, so it has no rate",
+            place=scenario.place(("workload", "trace")),
+            remedy="give the workload arrivals of its own",
+        )
+    return LoadKnob("workload.time_scale", (len(arrival_s) - 1) / period_s, True, workload.time_scale)

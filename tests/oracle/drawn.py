@@ -1,0 +1,108 @@
+"""Cases drawn by hypothesis: small, crowded, and full of coincidences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from case import Asked, Case
+from costs import LinesCost, roofline
+from hypothesis import strategies as st
+
+from servsim.cost.fixed import FixedCost
+
+UNIT_S = 2.0**-10  # exact clocks count in such units
+
+_lines = st.lists(st.tuples(st.integers(1, 200), st.integers(0, 4)), min_size=1, max_size=3).map(tuple)
+exact_costs = st.one_of(
+    st.builds(FixedCost, st.just(1 / 4), st.just(1 / 8)),
+    st.builds(FixedCost, st.just(1 / 16), st.just(1 / 16)),
+    st.builds(LinesCost, st.just(UNIT_S), _lines, st.sampled_from([1 << 60, 5, 2])),
+)
+inexact_costs = st.one_of(
+    st.builds(FixedCost, st.just(0.1), st.just(0.03)),
+    st.builds(LinesCost, st.just(1e-3 / 3), _lines, st.sampled_from([1 << 60, 5])),
+    st.builds(roofline, st.sampled_from([None, 1, 2, 4]), st.sampled_from([20, 60, 150]), st.booleans()),
+)
+rooflines = st.builds(roofline, st.sampled_from([None, 1, 2, 4]), st.sampled_from([20, 60, 150]), st.booleans())
+
+
+@st.composite
+def cases(draw: Any, exact: bool = False, cost: Any = None, loops: bool = True) -> Case:
+    """A case; ``exact``: its times add up without rounding, whatever the order."""
+    if cost is None:
+        cost = exact_costs if exact else st.one_of(exact_costs, inexact_costs)
+    chosen_cost = draw(cost)
+    requests = draw(_requests(chosen_cost))
+    instances = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    max_num_seqs = draw(st.integers(1, 8))
+    looped = loops and draw(st.integers(0, 3)) == 0
+    return Case(
+        requests=requests,
+        cost=chosen_cost,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_seqs + draw(st.sampled_from([0, 1, 5, 17, 40, 2000])),
+        instances=instances,
+        router=draw(st.sampled_from(["round_robin", "random"])) if instances > 1 else "round_robin",
+        concurrency=draw(st.integers(1, 6)) if looped else None,
+        think_s=draw(st.sampled_from([0.0, 0.0, 1 / 8, 2.0])) if looped else 0.0,
+        seed=draw(st.integers(0, 3)),
+        **draw(_policies()),
+        **draw(_memories(requests)),
+    )
+
+
+@st.composite
+def _requests(draw: Any, cost: Any) -> tuple[Asked, ...]:
+    short = draw(st.booleans())
+    step_s = cost.decode_stride(0.0, 1, 10).first_s
+    gaps = st.sampled_from([0, 0, 0, 1, 2, 3, 10, 40])  # in steps of one decoder, so that coincidences happen
+    drawn = draw(
+        st.lists(
+            st.tuples(
+                gaps,
+                st.integers(1, 12 if short else 60),
+                st.one_of(st.just(1), st.integers(1, 10 if short else 40)),
+                st.sampled_from([0, 0, 3, 30]),
+            ),
+            min_size=1,
+            max_size=14,
+        )
+    )
+    requests, clock = [], 0
+    for gap, prompt, output, slack in drawn:
+        clock += gap
+        requests.append(Asked(clock * step_s, prompt, output, output + slack))
+    return tuple(requests)
+
+
+@st.composite
+def _policies(draw: Any) -> dict[str, Any]:
+    policy = draw(st.sampled_from(["fcfs", "sjf", "past_future"]))
+    found: dict[str, Any] = {"policy": policy}
+    if policy == "sjf":
+        found["sigma"] = draw(st.sampled_from([None, 0.5, 2.0]))
+    if policy == "past_future":
+        found["reserve"] = draw(st.sampled_from([0.0, 0.05, 0.3]))
+        found["window"] = draw(st.sampled_from([2, 3, 10, 200]))
+        found["default_output"] = draw(st.sampled_from([1, 8, 40]))
+        found["wait_steps"] = draw(st.sampled_from([1, 2, 6, 20]))
+    return found
+
+
+@st.composite
+def _memories(draw: Any, requests: tuple[Asked, ...]) -> dict[str, Any]:
+    longest = max(asked.prompt + asked.output for asked in requests)
+    size = draw(st.sampled_from([1, 2, 4, 5, 16]))
+    limit = longest + draw(st.sampled_from([0, 0, 7, -1]))
+    found: dict[str, Any] = {"block_size": size, "max_model_len": max(2, limit)}
+    if draw(st.integers(0, 3)) == 0:
+        places = draw(st.integers(1, 4))
+        slots = found["max_model_len"] * places + draw(st.integers(0, 5))
+        return {**found, "allocator": "contiguous", "num_blocks": -(-slots // size)}
+    needed = -(-(longest - 1) // size)
+    found["num_blocks"] = max(2, 1 + needed + draw(st.one_of(st.integers(-1, 4), st.integers(0, 3 * needed))))
+    if draw(st.integers(0, 3)) == 0:
+        found["num_blocks"] += 10 * needed
+    found["watermark"] = draw(st.sampled_from([0.0, 0.0, 0.01, 0.2]))
+    found["reserve_full_isl"] = draw(st.booleans())
+    return found

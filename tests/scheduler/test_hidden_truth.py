@@ -1,0 +1,135 @@
+"""No policy can reach a true output length: nothing that it holds leads to one."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+from servsim import registry
+from servsim.request import Request, Sequence
+from servsim.scenario import load_scenario
+from servsim.scheduler import Plan
+from servsim.simulation import Simulation
+
+TRUTH = 7654321
+
+
+def reachable(root: Any) -> list[Any]:
+    """Everything that can be got at from an object through attributes, items, closures and bound methods."""
+    found: dict[int, Any] = {}
+    pending = [root]
+    while pending:
+        one = pending.pop()
+        if id(one) in found or isinstance(one, str | bytes | type | types.ModuleType | np.random.Generator):
+            continue
+        found[id(one)] = one
+        pending += parts_of(one)
+    return list(found.values())
+
+
+def parts_of(one: Any) -> list[Any]:
+    if isinstance(one, dict):
+        return [*one.keys(), *one.values()]
+    if isinstance(one, list | tuple | set | frozenset):
+        return list(one)
+    if isinstance(one, types.MethodType):
+        return [one.__self__, one.__func__]
+    if isinstance(one, types.FunctionType):
+        return [cell.cell_contents for cell in one.__closure__ or ()]
+    parts = list(getattr(one, "__dict__", {}).values())
+    for kind in type(one).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        parts += [getattr(one, name) for name in ([slots] if isinstance(slots, str) else slots) if hasattr(one, name)]
+    if hasattr(one, "__iter__") and type(one).__module__ == "collections":
+        parts += list(one)
+    return parts
+
+
+def test_a_sequence_and_a_plan_have_no_place_for_the_truth() -> None:
+    names = {field.name for field in dataclasses.fields(Sequence)}
+    assert not {name for name in names | set(Plan._fields) if "output" in name}
+    with pytest.raises(AttributeError):
+        Sequence(0, 0.0, 1, 1, 0, 0, 0, ()).output_tokens = 5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("policy", [name for name in registry.names("schedulers") if name in ("fcfs", "past_future")])
+@pytest.mark.parametrize("allocator", ["paged", "contiguous"])
+def test_nothing_that_a_policy_holds_in_mid_run_leads_to_a_request_or_its_output(policy: str, allocator: str) -> None:
+    scenario = {
+        "model": "llama-3.1-8b",
+        "instance": {
+            "hardware": "h100-sxm",
+            "scheduler": {"policy": policy, "max_num_seqs": 4},
+            "memory": {"allocator": allocator, "num_blocks": 1_000_000},
+            "max_model_len": 100_000,
+            "cost": {"law": "fixed", "prefill_s": 1.0, "decode_s": 1.0},
+        },
+        "workload": {
+            "arrivals": {"process": "constant", "rate_per_s": 1},
+            "lengths": {"prompt_tokens": 10, "output_tokens": 54321},
+            "num_requests": 20,
+            "max_tokens": 60_000,
+        },
+    }
+    simulation = Simulation(load_scenario(scenario))
+    simulation.env.run(until=30.5)
+    held = reachable(simulation.instances[0].policy)
+    assert sum(isinstance(one, Sequence) for one in held) == 20  # the walk does get everywhere
+    assert not [one for one in held if isinstance(one, Request)]
+    assert 54321 not in [one for one in held if isinstance(one, int)]
+    assert not [one for one in held if isinstance(one, np.ndarray) and (one == 54321).any()]
+
+
+def test_sjf_holds_the_truth_only_as_its_oracle_told_it() -> None:
+    scenario = {
+        "model": "llama-3.1-8b",
+        "instance": {
+            "hardware": "h100-sxm",
+            "scheduler": {"policy": "sjf", "max_num_seqs": 4, "predictor": {"name": "lognormal_noise", "sigma": 1.0}},
+            "max_model_len": 100_000,
+            "cost": {"law": "fixed", "prefill_s": 1.0, "decode_s": 1.0},
+        },
+        "workload": {
+            "arrivals": {"process": "constant", "rate_per_s": 1},
+            "lengths": {"prompt_tokens": 10, "output_tokens": 54321},
+            "num_requests": 20,
+            "max_tokens": 60_000,
+        },
+    }
+    simulation = Simulation(load_scenario(scenario))
+    simulation.env.run(until=30.5)
+    held = reachable(simulation.instances[0].policy)
+    assert not [one for one in held if isinstance(one, Request)]
+    assert not [one for one in held if isinstance(one, int | float) and one == 54321]
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "past_future"])
+def test_decisions_before_the_first_finish_do_not_depend_on_true_lengths(policy: str) -> None:
+    def scheduled(output_tokens: int) -> list[float]:
+        scenario = {
+            "model": "llama-3.1-8b",
+            "instance": {
+                "hardware": "h100-sxm",
+                "scheduler": {"policy": policy, "max_num_seqs": 64},
+                "memory": {"num_blocks": 400},
+                "max_model_len": 4000,
+            },
+            "workload": {
+                "arrivals": {"process": "poisson", "rate_per_s": 50},
+                "lengths": {"prompt_tokens": 300, "output_tokens": output_tokens},
+                "num_requests": 60,
+                "max_tokens": 2000,
+            },
+        }
+        simulation = Simulation(load_scenario(scenario))
+        simulation.env.run(until=1.2)  # 150 steps at the most
+        instance = simulation.instances[0]
+        return [sequence.scheduled_s for sequence, _ in instance.unfinished()]
+
+    short, long = scheduled(300), scheduled(2000)
+    assert any(time == time for time in short)
+    np.testing.assert_array_equal(short, long)
