@@ -175,7 +175,7 @@ class Instance:
             self.running.admit(sequence)
             if sequence.scheduled_s != sequence.scheduled_s:  # NaN: for the first time
                 sequence.scheduled_s = now_s
-        for sequence in plan.left_out:
+        for sequence in () if plan.instant else plan.left_out:
             self._stop_decoding(sequence)
             self._pause(sequence, now_s)
 

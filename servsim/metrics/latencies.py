@@ -14,7 +14,7 @@ from servsim.records import FINISHED, STATUSES
 if TYPE_CHECKING:
     from servsim.records import Records
 
-__all__ = ["REQUEST_COLUMNS", "Latencies", "derive", "latencies"]
+__all__ = ["REQUEST_COLUMNS", "Latencies", "derive", "judge_requests", "latencies"]
 
 REQUEST_COLUMNS = (
     "request_id",

@@ -18,13 +18,16 @@ class Bounds(Protocol):
     """Upper bounds in seconds, each of which may be absent: :class:`servsim.scenario.SloBounds`."""
 
     @property
-    def ttft_s(self) -> float | None: ...
+    def ttft_s(self) -> float | None:
+        """Bound on the time to the first token."""
 
     @property
-    def tpot_s(self) -> float | None: ...
+    def tpot_s(self) -> float | None:
+        """Bound on the time per output token after the first."""
 
     @property
-    def e2e_s(self) -> float | None: ...
+    def e2e_s(self) -> float | None:
+        """Bound on the time from arrival to the last token."""
 
 
 Slo = Bounds | Mapping[str, Bounds] | None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PERCENTILES", "describe", "mean_interval", "student_t"]
+__all__ = ["PERCENTILES", "describe", "mean_interval", "statistics_dict", "student_t"]
 
 PERCENTILES = (50, 90, 95, 99)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from servsim.records import Records
     from servsim.scenario import Scenario
 
-__all__ = ["RunFolder", "check_free", "json_bytes", "read_run", "result_folder", "write_run"]
+__all__ = ["RunFolder", "check_free", "json_bytes", "pause_columns", "read_run", "result_folder", "write_run"]
 
 _MARKS = ("summary.json", "comparison.csv", "sweep.csv")
 _OURS = (".csv", ".json", ".parquet", ".pdf", ".png", ".svg", ".yaml")

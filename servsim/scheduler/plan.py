@@ -31,6 +31,11 @@ class Plan(NamedTuple):
         """Whether nothing happens at all."""
         return self.round is None and not self.decode
 
+    @property
+    def instant(self) -> bool:
+        """Whether it takes no time: preemptions alone, or nothing. Nobody is left out of a step that is none."""
+        return not self.decode and not self.prefills
+
 
 IDLE = Plan()
 DECODE = Plan(decode=True)

@@ -14,6 +14,7 @@ from servsim.errors import ResultError
 from servsim.metrics import derive, summarise
 from servsim.report.columns import read_columns, write_columns
 from servsim.report.folder import json_bytes, read_run, result_folder, write_run
+from servsim.scenario import load_scenario
 
 RUN = made_up_run(seed=11, rejected=0.05, preemption=0.1, tenants=("plain", 'quo"ted, "name"'))
 SCENARIO = SimpleNamespace(
@@ -39,6 +40,32 @@ def test_a_run_reads_back_equal(tmp_path, table_format):
     assert_equal(found.requests, derive(RUN.records, SCENARIO.slo))
     assert_equal(found.strides, RUN.records.strides)
     assert found.pauses["reason"].tolist() == ["preempted"] * len(RUN.records.pauses["start_s"])
+
+
+def test_the_scenario_of_a_run_can_be_loaded_again(tmp_path):
+    lengths = {
+        "prompt_tokens": {"distribution": "fixed", "value": 100},
+        "output_tokens": {"distribution": "fixed", "value": 9},
+    }
+    scenario = load_scenario(
+        {
+            "name": "real",
+            "model": "llama-3.1-8b",
+            "instance": {"hardware": "h100-sxm"},
+            "workload": {
+                "arrivals": {"process": "poisson", "rate_per_s": 2.0},
+                "lengths": lengths,
+                "num_requests": 200,
+            },
+            "slo": {"ttft_s": 0.2, "tpot_s": 0.02},
+            "metrics": {"warmup_s": 1.0},
+        }
+    )
+    summary = summarise(RUN.records, scenario, calibration="measured", version="0")
+    write_run(tmp_path / "run", scenario, RUN.records, summary)
+    assert read_run(tmp_path / "run").scenario.to_yaml() == scenario.to_yaml()
+    assert summary["slo_bounds"] == {"default": {"ttft_s": 0.2, "tpot_s": 0.02}}
+    assert summary["measured_window"]["start_s"] == 1.0
 
 
 def test_the_files_are_those_of_the_design(tmp_path):

@@ -66,6 +66,7 @@ def _draw_panel(axes: Axes, groups: Mapping[str, Mapping[str, Cell]], factor: fl
         for at, cell in whiskers:
             _whisker(axes, at, factor * (cell.mean or 0.0), factor * (cell.half_width or 0.0))
     axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.tick_params(axis="x", length=0)
     axes.grid(False, axis="x")
     values = [factor * cell.mean for cells in groups.values() for cell in cells.values() if cell.mean]

@@ -17,36 +17,39 @@ if TYPE_CHECKING:
 __all__ = ["draw_rates"]
 
 
-def draw_rates(curves: Sequence[RateCurve], target: float = 0.9) -> Figure:
+def draw_rates(curves: Sequence[RateCurve], target: float = 0.9, x_label: str | None = None) -> Figure:
     """Two panels: attainment in percent with the rate at ``target`` marked, and goodput with the offered rate.
 
-    Shaded bands are 95 % intervals over seeds.
+    Shaded bands are 95 % intervals over seeds. With ``x_label`` the curves run over something that is no rate:
+    nothing is marked then, and there is no offered rate to compare goodput with.
     """
     with styled():
         figure = new_figure(PAGE_IN, 2.6)
         left, right = figure.subplots(1, 2)
-        _draw_attainment(left, curves, target)
-        _draw_goodput(right, curves)
+        _draw_attainment(left, curves, target, marked=x_label is None)
+        _draw_goodput(right, curves, offered=x_label is None)
         for axes in (left, right):
-            axes.set_xlabel("request rate (requests/s)")
-            axes.set_xlim(left=0)
+            axes.set_xlabel(x_label or "request rate (requests/s)")
+            if x_label is None:
+                axes.set_xlim(left=0)
         shared_legend(figure, right)
     return figure
 
 
-def _draw_attainment(axes: Axes, curves: Sequence[RateCurve], target: float) -> None:
+def _draw_attainment(axes: Axes, curves: Sequence[RateCurve], target: float, *, marked: bool) -> None:
     axes.axhline(100 * target, color="#555555", linewidth=0.7, zorder=1)
     for place, curve in enumerate(curves):
         attained = 100 * np.array(curve.attainment)
         rates = np.array(curve.rates_per_s)
         _band(axes, rates, attained, [_percent(width) for width in curve.attainment_half_width], place, top=100.0)
         axes.plot(rates, attained, label=curve.label, clip_on=False, **line_style(place, markers=True))
-        reached = curve.rate_at(target)
+        reached = curve.rate_at(target) if marked else None
         if reached is not None:
             colour = line_style(place)["color"]
             axes.plot([reached, reached], [0, 100 * target], color=colour, linewidth=0.8, linestyle=":")
             axes.plot([reached], [100 * target], "o", color=colour, markerfacecolor="white", markersize=4, zorder=4)
-    _label_reached(axes, curves, target)
+    if marked:
+        _label_reached(axes, curves, target)
     axes.set_ylim(0, 104)
     axes.set_ylabel("SLO attainment (%)")
 
@@ -72,7 +75,7 @@ def _outside(curve: RateCurve, target: float) -> str:
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
 
 
-def _draw_goodput(axes: Axes, curves: Sequence[RateCurve]) -> None:
+def _draw_goodput(axes: Axes, curves: Sequence[RateCurve], *, offered: bool) -> None:
     for place, curve in enumerate(curves):
         rates, goodput = np.array(curve.rates_per_s), np.array(curve.goodput_per_s)
         _band(axes, rates, goodput, curve.goodput_half_width, place)

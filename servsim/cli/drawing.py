@@ -1,0 +1,76 @@
+"""Figures of grids and of single runs, drawn from what their folders hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from servsim.report.comparison import compare_rows
+from servsim.report.figures import (
+    Latency,
+    draw_comparison,
+    draw_distributions,
+    draw_rates,
+    draw_timeline,
+    save,
+    simulated_latency,
+)
+from servsim.report.folder import RunFolder, read_run
+from servsim.report.sweeping import SweepRun, rate_curves
+from servsim.sweep import Axis, GridFolder
+from servsim.sweep.axis import SCALES_RATE, SETS_RATE
+
+__all__ = ["draw_comparison_of", "draw_runs", "draw_sweep_of", "pooled", "sweep_runs"]
+
+
+def draw_comparison_of(grid: GridFolder, out: Path) -> list[Path]:
+    """The comparison with intervals over seeds, all requests' latencies, and the first seed over time."""
+    by_variant = grid.by_variant
+    rows = compare_rows({name: [run.summary for run in runs] for name, runs in by_variant.items()})
+    folders = {name: [read_run(run.folder) for run in runs] for name, runs in by_variant.items()}
+    return [*save(draw_comparison(rows), out / "comparison"), *draw_runs(folders, out)]
+
+
+def draw_runs(folders: Mapping[str, Sequence[RunFolder]], out: Path) -> list[Path]:
+    """Latency distributions over all seeds of each variant, and KV, batch and queue of its first seed over time."""
+    firsts = {name: runs[0] for name, runs in folders.items()}
+    latencies = [pooled(name, runs) for name, runs in folders.items()]
+    bounds = [run.summary["slo_bounds"] for run in firsts.values()]
+    shared_bounds = bounds[0] if all(one == bounds[0] for one in bounds) else None
+    timeline = draw_timeline({name: run.strides for name, run in firsts.items()}, _shared_window(list(firsts.values())))
+    return [*save(draw_distributions(latencies, shared_bounds), out / "latency-cdf"), *save(timeline, out / "timeline")]
+
+
+def draw_sweep_of(grid: GridFolder, x: Axis, out: Path, target: float) -> list[Path]:
+    """Attainment and goodput along an axis."""
+    others = [axis for axis in grid.axes if axis.path != x.path and len(axis.values) > 1]
+    runs = [
+        SweepRun(
+            {x.path: run.values[x.path], "curve": ", ".join(axis.label(run.values[axis.path]) for axis in others)},
+            run.summary,
+        )
+        for run in grid.runs
+    ]
+    curves = rate_curves(runs, x.path, measured=x.path in SCALES_RATE)
+    is_rate = x.path == SETS_RATE or x.path in SCALES_RATE
+    return save(draw_rates(curves, target, None if is_rate else x.path), out / "attainment")
+
+
+def sweep_runs(grid: GridFolder) -> list[SweepRun]:
+    """The runs of a grid as the report's tables take them."""
+    return [SweepRun(run.values, run.summary) for run in grid.runs]
+
+
+def pooled(label: str, runs: Sequence[RunFolder]) -> Latency:
+    """The latencies of several runs together."""
+    found = [simulated_latency(run, label) for run in runs]
+    return Latency(label, {name: np.concatenate([one.values_s[name] for one in found]) for name in found[0].values_s})
+
+
+def _shared_window(runs: Sequence[RunFolder]) -> tuple[float, float] | None:
+    windows = [run.summary["measured_window"] for run in runs]
+    if any(window is None or window["start_s"] != windows[0]["start_s"] for window in windows):
+        return None
+    return windows[0]["start_s"], max(window["end_s"] for window in windows)
