@@ -8,6 +8,10 @@ replay the conversation trace that Azure published in 2023: Llama-3.1-8B on one 
 on a batch, the same block size. Each command is measured as a user would run it, from start to written results, and
 the two take turns. Where the comparison could lean, it leans to the peer: prefix caching is off, since no two prompts
 share anything, and it writes only a summary, while servsim writes a row a request and a row a stride.
+
+The mean TTFTs are not the same: for a step that holds a prompt and decodes, AISimulate adds the times of a prefill step
+and of a decode step, where servsim lets them share one pass over the weights. Of prompts of 512 to 4096 tokens served
+alone the two agree within 2 %.
 """
 
 from __future__ import annotations

@@ -71,16 +71,11 @@ def resolve(kind: str, name: str) -> Any:
     if name in _registered[kind]:
         found = _registered[kind][name]
         return _load(found) if isinstance(found, str) else found
-    # Built-in names are looked up first: reading the entry points costs tens of milliseconds.
-    if name in _BUILT_IN[kind] and not _overridden(kind, name):
-        return _load(_BUILT_IN[kind][name])
     if name in _from_entry_points(kind):
         return _from_entry_points(kind)[name].load()
+    if name in _BUILT_IN[kind]:
+        return _load(_BUILT_IN[kind][name])
     raise ScenarioError(f"unknown {kind[:-1].replace('_', ' ')} '{name}'", remedy=suggestion(name, names(kind)))
-
-
-def _overridden(kind: str, name: str) -> bool:
-    return name in _from_entry_points(kind)
 
 
 def _from_entry_points(kind: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from servsim.workload.source import Source
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Result", "Setup", "Simulation", "simulate"]
+__all__ = ["Result", "Setup", "Simulation", "finish", "simulate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +69,22 @@ class Setup:
         device = load_device(scenario.hardware_path)
         _placed(scenario, ("instance", "tensor_parallel_size"), shape.check_tensor_parallel, spec.tensor_parallel_size)
         kv_dtype = spec.dtype if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
-        budget = kv_budget(
-            device,
-            shape,
-            tensor_parallel_size=spec.tensor_parallel_size,
-            dtype=spec.dtype,
-            quantization=spec.quantization,
-            kv_dtype=kv_dtype,
-            gpu_memory_utilization=spec.memory.gpu_memory_utilization,
-            block_size=spec.memory.block_size,
-            max_num_seqs=spec.scheduler.max_num_seqs,
-            max_num_batched_tokens=spec.scheduler.max_num_batched_tokens,
-            num_blocks=spec.memory.num_blocks,
-        )
+        try:
+            budget = kv_budget(
+                device,
+                shape,
+                tensor_parallel_size=spec.tensor_parallel_size,
+                dtype=spec.dtype,
+                quantization=spec.quantization,
+                kv_dtype=kv_dtype,
+                gpu_memory_utilization=spec.memory.gpu_memory_utilization,
+                block_size=spec.memory.block_size,
+                max_num_seqs=spec.scheduler.max_num_seqs,
+                max_num_batched_tokens=spec.scheduler.max_num_batched_tokens,
+                num_blocks=spec.memory.num_blocks,
+            )
+        except CapacityError as error:
+            raise CapacityError(error.message, place=scenario.place(("model",)), remedy=error.remedy) from None
         longest = spec.max_model_len or shape.max_position_embeddings
         if longest > shape.max_position_embeddings:
             raise ScenarioError(

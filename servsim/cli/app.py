@@ -32,18 +32,15 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name, _verb in {
-    "run": run,
-    "compare": compare,
-    "sweep": sweep,
-    "capacity": capacity,
-    "plot": plot,
-    "check": check,
-    "list": list_,
-    "new": new,
-    "schema": schema,
-}.items():
-    app.command(_name)(_verb)
+app.command("run")(run)
+app.command("compare")(compare)
+app.command("sweep")(sweep)
+app.command("capacity")(capacity)
+app.command("plot")(plot)
+app.command("check")(check)
+app.command("list")(list_)
+app.command("new")(new)
+app.command("schema")(schema)
 
 
 def _show_version(wanted: bool) -> None:

@@ -46,7 +46,7 @@ def compare(
     with run_grid(loaded, axes, seeds, jobs, folder, overwrite=overwrite, tables=True) as (grid, batch):
         rows = compare_rows({name: [run.summary for run in runs] for name, runs in grid.by_variant.items()})
         write_comparison(grid.path / "comparison.csv", rows)
-        show(comparison_table(rows))
+        show(comparison_table(rows), *([grid.partial] if grid.partial else []))
         warnings = dict.fromkeys(
             f"warning: {run.variant}: {warning}" for run in grid.runs for warning in run.summary["warnings"]
         )

@@ -27,13 +27,15 @@ def run_grid(
 ) -> Iterator[tuple[GridFolder, Batch]]:
     """Run every variant under every seed, and give the folder that becomes ``out`` when the block ends.
 
-    The block adds its tables and figures. After Ctrl-C or failures the folder holds the runs that ended, and its
-    ``grid.json`` is marked partial; without a single one there is no folder, and this exits.
+    The block adds its tables and figures; the runs are kept even where it fails. After Ctrl-C or failures the
+    folder holds the runs that ended, and its ``grid.json`` is marked partial; without a single one there is
+    no folder, and this exits.
     """
     from servsim.report.folder import check_free, result_folder
     from servsim.sweep import clear_unfinished, execute, plan_jobs, variants, write_grid
 
     found = variants(axes)
+    trouble: Exception | None = None
     check_free(out, overwrite)
     plan_jobs(scenario, found, 1, None)  # all of them make sense, before anything is written
     with result_folder(out, overwrite) as folder:
@@ -47,7 +49,15 @@ def run_grid(
             raise typer.Exit(BUG)  # closing has raised already unless there was no job at all
         clear_unfinished(folder / "runs")
         (folder / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
-        yield write_grid(folder, axes, planned, batch), batch
+        try:
+            yield write_grid(folder, axes, planned, batch), batch
+        except KeyboardInterrupt:
+            batch.interrupted = True
+        except Exception as error:
+            trouble = error
+    if trouble is not None:
+        note(f"the runs are in {out}, but not all that is made of them", style="yellow")
+        raise trouble
 
 
 def closing(batch: Batch, out: Path) -> None:

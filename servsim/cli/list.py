@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-__all__ = ["list_"]
+__all__ = ["Kind", "list_"]
 
 
 class Kind(StrEnum):
@@ -71,7 +73,9 @@ def _plug_in(kind: str, name: str) -> tuple[str, str]:
     except ScenarioError as error:  # a broken plug-in of somebody else's
         return error.message, ""
     plug_in = registry.resolve(kind, name)
-    document = plug_in.__doc__ or ""
+    # A trace reader is a function or holds one, and its module's docstring names the format.
+    reader = getattr(plug_in, "read", plug_in) if kind == "trace_readers" else None
+    document = (sys.modules[reader.__module__] if reader is not None else plug_in).__doc__ or ""
     fields = schema.model_fields if schema is not None else {}
     described = [f"{key}: {_default(field)}" for key, field in fields.items()]
     return _first_sentence(document), "\n".join(described)
@@ -84,7 +88,7 @@ def _default(field: Any) -> str:
 def _first_sentence(document: str) -> str:
     """The first paragraph on one line, up to its first full stop."""
     paragraph = " ".join(document.strip().partition("\n\n")[0].split())
-    return paragraph.partition(". ")[0].removesuffix(".")
+    return re.split(r"\.\s+(?=[A-Z])", paragraph)[0].removesuffix(".").replace("``", "")
 
 
 def _about_file(path: Path) -> str:

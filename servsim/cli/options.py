@@ -37,7 +37,5 @@ Seeds = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option(
-        "--jobs", min=1, metavar="N", help="Processes to run in; by default one a core.", show_default=False
-    ),
+    typer.Option("--jobs", min=1, metavar="N", help="Processes to run in; by default one a core.", show_default=False),
 ]

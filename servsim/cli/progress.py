@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["counted", "watched"]
 
-PATIENCE_S = 2.0
+_PATIENCE_S = 2.0
 _REFRESH_S = 0.25
 
 
@@ -50,7 +50,7 @@ def _bar(what: str, count: Callable[[], int], total: int | None) -> Iterator[Non
 
 
 def _draw(over: threading.Event, what: str, count: Callable[[], int], total: int | None) -> None:
-    if over.wait(PATIENCE_S):
+    if over.wait(_PATIENCE_S):
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # seldom needed
 

@@ -14,7 +14,7 @@ from servsim.cli.endings import INTERRUPTED, ended
 from servsim.cli.output import note, show
 from servsim.cli.progress import watched
 
-__all__ = ["run"]
+__all__ = ["TableFormat", "run"]
 
 
 class TableFormat(StrEnum):

@@ -47,7 +47,7 @@ def sweep(
     with run_grid(loaded, axes, seeds, jobs, folder, overwrite=overwrite, tables=False) as (grid, batch):
         runs = sweep_runs(grid)
         write_sweep(grid.path / "sweep.csv", sweep_rows(runs))
-        show(sweep_table(runs))
+        show(sweep_table(runs), *([grid.partial] if grid.partial else []))
         if loaded.slo is None:
             note("the scenario has no slo, so there is no attainment to draw", style="yellow")
         else:

@@ -70,6 +70,7 @@ class Instance:
         self._max_model_len = parts.max_model_len
         self._single = parts.single_stepping
         self._on_end = on_end
+        self._wake_up = (BOUNDARY if on_end is None else PLAN) + index
         self._requests: dict[Sequence, Request] = {}  # of all that has not ended: the truth about them
         self._completions = Completions()
         self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
@@ -105,7 +106,7 @@ class Instance:
         self.policy.add(sequence)
         if self._idle is not None:
             idle, self._idle = self._idle, None
-            schedule_at(self.env, idle, self.env.now, BOUNDARY + self.index)
+            schedule_at(self.env, idle, self.env.now, self._wake_up)
         elif self._boundary is not None and self.policy.arrival_matters(sequence):
             self._cut()
 
@@ -131,16 +132,16 @@ class Instance:
                     yield self._sleep()
                     continue
                 self._begin(plan)
-                if not plan.decode and not plan.prefills:
+                if plan.instant:
                     continue  # preemptions alone take no time
             stride = self._stride_of(plan)
             steps = self._repeatable_steps(plan, stride)
             yield from self._pass_time(stride, steps)
             ended = self._commit(plan)
-            if ended and self._on_end is not None:
+            if self._on_end is not None:
                 for request in ended:
                     self._on_end(request)
-                # What they cause at this very instant goes before the plan.
+                # What ends here or elsewhere at this very instant may cause arrivals, and they go before the plan.
                 turn = simpy.Event(self.env)
                 schedule_at(self.env, turn, self.env.now, PLAN + self.index)
                 yield turn

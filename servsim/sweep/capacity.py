@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -53,7 +54,7 @@ class Search:
     def monotone(self) -> bool:
         """Whether no rate was found to attain more than a lower one."""
         attained = [probe.attainment for probe in sorted(self.probes, key=lambda probe: probe.rate_per_s)]
-        return all(after <= before for before, after in zip(attained, attained[1:], strict=False))
+        return all(after <= before for before, after in itertools.pairwise(attained))
 
 
 def search_capacity(

@@ -34,11 +34,17 @@ class GridRun:
 
 @dataclass(frozen=True, slots=True)
 class GridFolder:
-    """What ``servsim compare`` or ``servsim sweep`` wrote: its axes and its finished runs in their order."""
+    """What ``servsim compare`` or ``servsim sweep`` wrote: its axes and its finished runs, variant by variant."""
 
     path: Path
     axes: tuple[Axis, ...]
     runs: tuple[GridRun, ...]
+    planned_runs: int
+
+    @property
+    def partial(self) -> str | None:
+        """What a reader has to know of a grid that is not complete; None for a complete one."""
+        return f"partial: {len(self.runs)} of {self.planned_runs} runs" if len(self.runs) < self.planned_runs else None
 
     @property
     def by_variant(self) -> dict[str, list[GridRun]]:
@@ -54,9 +60,10 @@ def write_grid(folder: Path, axes: Sequence[Axis], jobs: Sequence[Job], batch: B
 
     The jobs' folders lie below ``folder``, and are written relative to it.
     """
+    order = list(dict.fromkeys(job.variant.label for job in jobs))
     runs = [
         GridRun(job.variant.label, job.seed, job.variant.values, job.folder or folder, batch.summaries[place])
-        for place, job in enumerate(jobs)
+        for place, job in sorted(enumerate(jobs), key=lambda one: order.index(one[1].variant.label))
         if place in batch.summaries
     ]
     content = {
@@ -77,7 +84,7 @@ def write_grid(folder: Path, axes: Sequence[Axis], jobs: Sequence[Job], batch: B
         "failures": [{"run": failure.title, "message": failure.message} for failure in batch.failures],
     }
     (folder / GRID_FILE).write_bytes(json_bytes(content))
-    return GridFolder(folder, tuple(axes), tuple(runs))
+    return GridFolder(folder, tuple(axes), tuple(runs), len(jobs))
 
 
 def read_grid(path: Path) -> GridFolder:
@@ -94,11 +101,12 @@ def read_grid(path: Path) -> GridFolder:
             GridRun(run["variant"], run["seed"], run["values"], path / run["folder"], _summary(path / run["folder"]))
             for run in content["runs"]
         )
+        planned = int(content["planned_runs"])
     except OSError as error:
         raise ResultError(f"cannot be read: {error.strerror}", place=str(error.filename or file)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ResultError(f"not what servsim wrote: {error!r}", place=str(file), remedy="run it again") from error
-    return GridFolder(path, axes, runs)
+    return GridFolder(path, axes, runs, planned)
 
 
 def clear_unfinished(folder: Path) -> None:

@@ -29,7 +29,10 @@ class Axis:
         return None if None in numbers else tuple(number for number in numbers if number is not None)
 
     def label(self, value: str) -> str:
-        """How a figure calls one value: a name speaks for itself, a number needs its key."""
+        """How a figure calls one value: a name speaks for itself, a number needs its key, a mapping its first value."""
+        firsts = [_first_value(other) for other in self.values]
+        if None not in firsts and len(set(firsts)) == len(firsts):
+            return str(_first_value(value))
         plain_name = _number(value) is None and value.lower() not in ("true", "false", "null", "~")
         return value if plain_name else f"{self.path.rpartition('.')[2]}={value}"
 
@@ -90,6 +93,12 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def _first_value(text: str) -> str | None:
+    """``poisson`` of ``{process: poisson, rate_per_s: 5}``; None for what is no mapping."""
+    match = re.match(r"\{\s*\w+\s*:\s*([\w.-]+)\s*[,}]", text)
+    return match[1] if match else None
 
 
 def _split(text: str) -> Iterable[str]:

@@ -68,8 +68,9 @@ def plan_jobs(
     here, so that nothing is simulated when one of them cannot be. Raises ServsimError.
     """
     jobs = []
-    for variant in found:
-        for seed in range(scenario.seed, scenario.seed + num_seeds):
+    # Seed by seed, so that what is finished after Ctrl-C can still be compared.
+    for seed in range(scenario.seed, scenario.seed + num_seeds):
+        for variant in found:
             one = scenario.with_overrides([*variant.overrides, f"seed={seed}"])
             if seed == scenario.seed:
                 Setup.of(one).allocator()
@@ -122,9 +123,7 @@ def execute(jobs: Sequence[Job], num_processes: int | None = None, on_end: Calla
     return batch
 
 
-def _outcomes(
-    jobs: Sequence[Job], num_processes: int | None
-) -> Iterator[tuple[int, dict[str, Any] | Failure | None]]:
+def _outcomes(jobs: Sequence[Job], num_processes: int | None) -> Iterator[tuple[int, dict[str, Any] | Failure | None]]:
     if num_processes == 1 or len(jobs) == 1:
         return ((place, run_job(job)) for place, job in enumerate(jobs))
     return _over_processes(jobs, num_processes)

@@ -101,6 +101,6 @@ def test_weights_that_do_not_fit_are_refused_even_with_given_blocks() -> None:
 def test_a_share_that_leaves_no_two_blocks_is_refused_with_the_numbers() -> None:
     fits = budget("h100-sxm", "llama-3.1-8b")
     needed = fits.weight_bytes + fits.activation_bytes + fits.runtime_bytes + 1.5 * fits.block_bytes
-    with pytest.raises(CapacityError, match="less than two blocks of 2.00 MiB") as raised:
+    with pytest.raises(CapacityError, match=r"less than two blocks of 2\.00 MiB") as raised:
         budget("h100-sxm", "llama-3.1-8b", gpu_memory_utilization=needed / fits.device_bytes)
     assert "for KV" in str(raised.value) and "max_num_batched_tokens" in str(raised.value)

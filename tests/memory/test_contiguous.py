@@ -116,8 +116,8 @@ def test_extents_never_overlap_and_all_slots_are_accounted_for(
             newcomer = sequence(index)
             admitted = admit(memory, newcomer, 3)
             owners = sorted(one.held for one in members)
-            gaps = zip([0, *(start + length for start, length in owners)], [*(s for s, _ in owners), num_blocks * 16])
-            assert admitted == any(end - begin >= extent for begin, end in gaps)
+            ends, starts = [0, *map(sum, owners)], [*(start for start, _ in owners), num_blocks * 16]
+            assert admitted == any(start - end >= extent for end, start in zip(ends, starts, strict=True))
             members += [newcomer] * admitted
         elif members:
             memory.release(members.pop(operation % len(members)))

@@ -81,9 +81,7 @@ def test_counting_by_phase_is_counting_every_sequence(
         for steps in (0, 1, 2, block_size - 1, block_size, block_size + 1, 37):
             assert memory.blocks_after(steps) == brute.blocks(steps)
         for at_most in (1, 2, 5, 17, 100):
-            assert memory.steps_until_full(at_most) == (
-                brute.steps_until_full(at_most) if brute.tokens else at_most
-            )
+            assert memory.steps_until_full(at_most) == (brute.steps_until_full(at_most) if brute.tokens else at_most)
 
 
 @settings(max_examples=100, deadline=None)

@@ -26,6 +26,9 @@ from servsim.workload.closed_loop import ClosedLoop
 from servsim.workload.source import Source
 
 
+_TOO_MANY_EVENTS = 50_000
+
+
 class NotedFacts(Facts):
     """Remembers the strides themselves: their ends cannot be told to the bit from rows."""
 
@@ -58,16 +61,21 @@ class Assembly:
                 change(parts.policy)
             self.instances.append(Instance(self.env, index, parts, on_end))
 
-    def run(self) -> Records:
-        self.env.run()
-        return self.records()
-
-    def records(self) -> Records:
+    def run(self, after_event: Callable[[], None] | None = None) -> Records:
+        """Event by event; a broken engine may go on for ever, and is stopped."""
+        events = 0
+        while self.env.peek() < float("inf"):
+            self.env.step()
+            if after_event is not None:
+                after_event()
+            events += 1
+            if events > _TOO_MANY_EVENTS:
+                raise RuntimeError("the simulation does not come to an end")
         return self.recorder.records(("default",), ("default",))
 
     def boundaries_after_run(self) -> list[float]:
         """Run, and say when each step ended, to the bit, in order."""
-        self.env.run()
+        self.run()
         return sorted({stride.end_s(k) for stride, steps in self.facts.passed for k in range(1, steps + 1)})
 
     def _submit(self, request: Request) -> None:

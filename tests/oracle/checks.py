@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import simpy
 from assembly import Assembly
 from case import Asked, Case
 from oracle import Oracle
 
+from servsim.clock import TIMER, schedule_at
 from servsim.metrics.token_times import all_token_times, step_ends
 from servsim.records import PAUSE_REASONS, STATUSES, Records
 
@@ -104,7 +107,9 @@ def _same_row(rows: dict[str, Any], row: int, steps: list[Any]) -> None:
     }
     np.testing.assert_allclose(rows["start_s"][row], steps[0].start_s, rtol=TOLERANCE, atol=0)
     for column, step in (("first_step_s", steps[0]), ("last_step_s", steps[-1])):
-        np.testing.assert_allclose(rows[column][row], step.end_s - step.start_s, rtol=TOLERANCE, atol=TOLERANCE * step.end_s)
+        np.testing.assert_allclose(
+            rows[column][row], step.end_s - step.start_s, rtol=TOLERANCE, atol=TOLERANCE * step.end_s
+        )
     end = steps[-1]
     assert rows["waiting"][row] in end.waiting
     said = tuple(rows[name][row] for name in ("kv_blocks_used", "kv_tokens_stored", "kv_tokens_reserved"))
@@ -120,6 +125,122 @@ def _same_tokens(records: Records, oracle: Oracle) -> None:
         life = oracle.lives[number]
         assert len(times_s) == life.output
         np.testing.assert_allclose(times_s, life.times_s, rtol=TOLERANCE, atol=0)
+
+
+def cutting_is_harmless(case: Case) -> None:
+    """A policy that has every stride cut at every arrival, and after a few steps anyway, gets the same records."""
+
+    def change(policy: Any) -> None:
+        stable_steps = policy.stable_steps
+        policy.arrival_matters = lambda sequence: True
+        policy.stable_steps = lambda: min(stable_steps(), 1 + policy.running.step % 3)
+
+    same_bits(Assembly(case).run(), Assembly(case, change=change).run())
+
+
+def planning_leaves_no_trace(case: Case) -> None:
+    """Asked twice, a policy answers the same; and the records are those of a policy that was asked once."""
+
+    def change(policy: Any) -> None:
+        plan = policy.plan
+
+        def twice(now_s: float) -> Any:
+            first, second = plan(now_s), plan(now_s)
+            assert _spelt_out(first) == _spelt_out(second)
+            return second
+
+        policy.plan = twice
+
+    for single in (False, True):
+        same_bits(Assembly(case, single=single).run(), Assembly(case, single=single, change=change).run())
+
+
+def _spelt_out(plan: Any) -> Any:
+    draft = plan.round
+    if draft is not None:
+        names = [name for name in draft.__slots__ if name != "_memory"]
+        draft = {name: getattr(draft, name) for name in names}
+    return (list(plan.prefills), plan.admitted, plan.decode, list(plan.left_out), list(plan.preempted), draft)
+
+
+def nothing_is_lost(case: Case) -> None:
+    """At every event each submitted request is in one place, and memory adds up; in the end it is empty."""
+    assembly = Assembly(case)
+    for instance in assembly.instances:
+        _recount_after_commit(instance)
+
+    def after_event() -> None:
+        inside = 0
+        for instance in assembly.instances:
+            instance.memory.check_integrity()
+            running, waiting = instance.running, instance.policy.waiting
+            inside += waiting + len(running)
+            assert len(instance.unfinished()) == waiting + len(running)
+            assert len(running) == running.decoders + len(running.prefilling)
+        assert assembly.submitted == len(assembly.recorder.requests) + inside
+
+    records = assembly.run(after_event)
+    assert assembly.submitted == len(case.requests) == len(records.requests["request_id"])
+    for instance in assembly.instances:
+        left = (instance.memory.used_blocks, instance.memory.stored_tokens, instance.memory.reserved_tokens)
+        assert left == (0, 0, 0)
+        assert instance.running.context_tokens == 0
+
+
+def _recount_after_commit(instance: Any) -> None:
+    """After each step no prefill is under way, and what is held follows from each sequence's progress."""
+    commit = instance._commit
+
+    def checked(plan: Any) -> Any:
+        ended = commit(plan)
+        running, memory = instance.running, instance.memory
+        stored = {sequence: running.kv_tokens(sequence) for sequence in running.sequences}
+        assert memory.stored_tokens == sum(stored.values())
+        decoding = [sequence for sequence in stored if sequence.decoding]
+        assert running.decoders == len(decoding)
+        assert running.context_tokens == sum(stored[sequence] for sequence in decoding)
+        for sequence, tokens in stored.items():
+            generated = running.generated_tokens(sequence)
+            assert 0 <= tokens <= sequence.prompt_tokens + generated
+            assert generated < instance._requests[sequence].output_tokens
+        if hasattr(memory, "watermark_blocks"):
+            assert memory.used_blocks == sum(-(-tokens // memory.block_size) for tokens in stored.values())
+        else:
+            extents = sorted(sequence.held for sequence in stored)
+            assert memory.reserved_tokens == sum(length for _, length in extents)
+            assert all(sum(one) <= other[0] for one, other in pairwise(extents))
+        return ended
+
+    instance._commit = checked
+
+
+def observed_alike(case: Case, shares: list[float]) -> None:
+    """What instances say at a time does not depend on stepping; and to ask them changes nothing."""
+    ends_s = Assembly(case).boundaries_after_run() or [0.0]
+    times_s = []
+    for share in shares:
+        end_s = ends_s[min(int(share * len(ends_s)), len(ends_s) - 1)]
+        times_s += [end_s, float(np.nextafter(end_s, np.inf)), max(0.0, float(np.nextafter(end_s, 0))), end_s * 0.999]
+    strided, seen_strided = _observed(case, times_s, single=False)
+    single, seen_single = _observed(case, times_s, single=True)
+    assert seen_strided == seen_single
+    same_bits(strided, single)
+    same_bits(strided, Assembly(case).run())
+
+
+def _observed(case: Case, times_s: list[float], *, single: bool) -> tuple[Records, list[Any]]:
+    assembly = Assembly(case, single=single)
+    seen: list[Any] = []
+
+    def look(time_s: float) -> None:
+        seen.append([instance.observe(time_s) for instance in assembly.instances])
+
+    for time_s in sorted(times_s):
+        bell = simpy.Event(assembly.env)
+        assert bell.callbacks is not None
+        bell.callbacks.append(lambda _, time_s=time_s: look(time_s))
+        schedule_at(assembly.env, bell, time_s, TIMER)
+    return assembly.run(), seen
 
 
 def happened(case: Case) -> set[str]:
@@ -141,4 +262,6 @@ def happened(case: Case) -> set[str]:
         found.add("long stride")
     if (records.strides["kv_external_fragmentation"] > 0).any():
         found.add("fragmented")
+    if case.policy == "past_future":
+        found |= {"lengths drawn" for instance in assembly.instances if len(instance.policy._uniform)}
     return found

@@ -177,8 +177,15 @@ class Engine:
                     finished.append(life)
         self.steps.append(
             StepFact(
-                self.start_s, now_s, prefill_tokens, decoders, {len(self.waiting)}, self.memory.blocks(),
-                sum(life.stored for life in self.running), self.memory.reserved(), self.memory.fragmentation(),
+                self.start_s,
+                now_s,
+                prefill_tokens,
+                decoders,
+                {len(self.waiting)},
+                self.memory.blocks(),
+                sum(life.stored for life in self.running),
+                self.memory.reserved(),
+                self.memory.fragmentation(),
             )  # fmt: skip
         )
         for life in [life for life in self.running if life in finished]:
@@ -213,7 +220,9 @@ class Oracle:
 
     def run(self) -> Oracle:
         while self.coming or any(engine.end_s is not None for engine in self.engines):
-            now_s = min([time_s for time_s, _ in self.coming[:1]] + [e.end_s for e in self.engines if e.end_s is not None])
+            now_s = min(
+                [time_s for time_s, _ in self.coming[:1]] + [e.end_s for e in self.engines if e.end_s is not None]
+            )
             self.arrive(now_s)
             for engine in self.engines:
                 if engine.end_s is not None and engine.end_s <= now_s:

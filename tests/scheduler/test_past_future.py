@@ -24,13 +24,13 @@ def engine(uniform: float = 0.5, *, usable_blocks: int = 25, policy: type = Past
     )
 
 
-def two_running_and_one_waiting(**settings: Any) -> tuple[ByHand, dict[Sequence, int], Sequence]:
+def two_running_and_one_waiting(prompt: int = 20, **settings: Any) -> tuple[ByHand, dict[Sequence, int], Sequence]:
     """A runs with 1 of about 10 tokens emitted; B, and then C, ask to come in. What the step gave, and C."""
     hand = engine(**settings)
     hand.arrive(20, declared=40)
     hand.step()
     hand.arrive(30, declared=30)
-    c = hand.arrive(20, declared=40)
+    c = hand.arrive(prompt, declared=40)
     return hand, hand.step(), c
 
 
@@ -41,6 +41,11 @@ def test_a_request_whose_peak_reaches_the_limit_exactly_is_refused() -> None:
     hand, given, c = two_running_and_one_waiting()
     assert sorted(given.values()) == [1, 30]
     assert hand.policy.head() is c
+
+
+def test_a_peak_one_token_below_the_limit_is_let_in() -> None:
+    _, given, c = two_running_and_one_waiting(prompt=19)  # max(39, 49 + 2 x 9, 70 + 3 x 8) = 94
+    assert given[c] == 19
 
 
 def test_without_a_reserve_the_limit_is_the_capacity() -> None:
@@ -59,23 +64,23 @@ def test_fcfs_lets_in_what_past_future_refuses() -> None:
 
 
 def test_the_worst_scenario_decides() -> None:
-    class Alternating(Constant):
-        """0.5 in every scenario but one, for the running request."""
+    class OneHigh(Constant):
+        """0.5, but for one of the five scenarios of the running request."""
 
         def random(self, count: int) -> Any:
             drawn = super().random(count)
-            drawn[2] = 0.999999
+            drawn[2] = self.high
             return drawn
 
-    hand = engine()
-    hand.stream = hand.policy._stream = Alternating(0.5)
-    hand.arrive(20, declared=40)
-    hand.step()
-    hand.arrive(30, declared=30)
-    # In the third of five scenarios A is drawn at its bound of 40: (21, 38), and B (30, 9): 51 + 18 = 69, 21 + 38 = 59.
-    b = hand.policy.head()
-    assert hand.step()[b] == 30  # 69 < 95
-    assert hand.stream.draws >= 10  # five scenarios, two requests
+    # A draws 10 at 0.5, (51, 8), and with B's (10, 9) the peak is 77; but 60 at almost 1, (51, 58): 109.
+    for high, admitted in ((0.5, True), (0.999999, False)):
+        hand = engine()
+        hand.stream = hand.policy._stream = OneHigh(0.5)
+        hand.stream.high = high
+        hand.arrive(50, declared=60)
+        hand.step()
+        b = hand.arrive(10, declared=60)
+        assert (b in hand.step()) == admitted
 
 
 def test_a_request_is_admitted_without_a_draw_where_all_declared_maxima_fit() -> None:

@@ -16,9 +16,7 @@ OUTPUTS = {"distribution": "lognormal", "median": 150, "sigma": 1.0, "min": 1, "
 
 
 @cache
-def run(
-    policy: str, num_blocks: int | None, seed: int = 0, sigma: float | None = None, **scheduler: Any
-) -> Records:
+def run(policy: str, num_blocks: int | None, seed: int = 0, sigma: float | None = None, **scheduler: Any) -> Records:
     """600 requests that come faster than 32 sequences serve them; memory is plenty without ``num_blocks``."""
     memory = {} if num_blocks is None else {"num_blocks": num_blocks}
     if sigma is not None:

@@ -80,16 +80,21 @@ def _draw_goodput(axes: Axes, curves: Sequence[RateCurve], *, offered: bool) -> 
         rates, goodput = np.array(curve.rates_per_s), np.array(curve.goodput_per_s)
         _band(axes, rates, goodput, curve.goodput_half_width, place)
         axes.plot(rates, goodput, label=curve.label, **line_style(place, markers=True))
-    highest = max((rate for curve in curves for rate in curve.rates_per_s), default=1.0)
     top = 1.12 * max((good for curve in curves for good in curve.goodput_per_s), default=1.0) or 1.0
+    axes.set_ylim(0, top)
+    axes.set_ylabel("goodput (requests/s)")
+    if offered:
+        _draw_offered(axes, max((rate for curve in curves for rate in curve.rates_per_s), default=1.0), top)
+
+
+def _draw_offered(axes: Axes, highest: float, top: float) -> None:
+    """The line on which goodput would be if every request met its SLO."""
     axes.plot([0, highest], [0, highest], color="#999999", linewidth=0.7, zorder=1)
     end = min(highest, top)
     axes.annotate(
         "all requests", (0.72 * end, 0.72 * end), xytext=(-4, 3), textcoords="offset points",
         ha="right", va="bottom", fontsize=6.5, color="#777777",
     )  # fmt: skip
-    axes.set_ylim(0, top)
-    axes.set_ylabel("goodput (requests/s)")
 
 
 def _band(

@@ -1,0 +1,183 @@
+"""What users get wrong: one clear message with place and remedy, status 2, no traceback, nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from servsim import registry
+from servsim.scheduler.fcfs import Fcfs
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("instance.scheduler.max_num_batched_token=512", "did you mean 'max_num_batched_tokens'"),
+        ("instance.scheduler.max_num_seqs=many", "instance.scheduler.max_num_seqs"),
+        ("workload.arrivals.rate_per_s=-1", "workload.arrivals.rate_per_s"),
+        ("workload.arrivals.rate_per_s=.nan", "finite"),
+        ("slo.ttft_s=.inf", "finite"),
+        ("instance.memory.num_blocks=0", "instance.memory.num_blocks"),
+        ("instance.tensor_parallel_size=3", "instance.tensor_parallel_size"),
+        ("model=llama-3.1-405b", "does not fit h100-sxm"),
+        ("model=llama-4", "unknown model 'llama-4'"),
+        ("model=./nowhere.yaml", "no such file"),
+        ("instance.hardware=h100", "did you mean 'h100-sxm'"),
+        ("instance.scheduler.policy=fifo", "fcfs"),
+        ("instance.scheduler.reserve=0.1", "past_future"),
+        ("workload.lengths=azure-conv", "azure-conv-2023"),
+        ("router=best", "round_robin"),
+        ("instance.memory.tiers={}", "not part of this version"),
+        ("seed", "write path=value"),
+        ("instance.scheduler.max_num_batched_tokens=4", "max_num_seqs"),
+        ("instance.max_model_len=1000000", "131072"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["run", "check"])
+def test_a_wrong_value_is_refused_with_its_place(servsim, small, verb, wrong, message):
+    ended = servsim(verb, small, "--set", wrong)
+    assert ended.status == 2
+    assert message in ended.err
+    assert wrong.partition("=")[0].split(".")[-1] in ended.err
+    assert ended.out == ""
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ("max_num_seqs: 8", "max_num_seq: 8", 5),
+        ("rate_per_s: 20", "rate_per_s: -20", 8),
+        ("num_requests: 60", "num_requests: sixty", 12),
+        ("ttft_s: 0.5", "ttft_s: .nan", 13),
+    ],
+)
+def test_a_mistake_in_the_file_is_placed_at_its_line(servsim, small, before, after, line):
+    small.write_text(small.read_text().replace(before, after))
+    ended = servsim("run", small)
+    assert ended.status == 2
+    assert ended.err.startswith(f"small.yaml:{line}: ")
+
+
+def test_a_scenario_that_is_no_yaml_is_refused(servsim, small):
+    small.write_text("name: [unclosed\n")
+    ended = servsim("run", small)
+    assert ended.status == 2
+    assert "small.yaml" in ended.err
+
+
+def test_a_scenario_cannot_execute_code(servsim, small):
+    small.write_text("name: !!python/object/apply:os.system ['touch owned']\n")
+    assert servsim("run", small).status == 2
+    assert not Path("owned").exists()
+
+
+def test_an_unknown_scenario_lists_the_known_ones(servsim, small):
+    ended = servsim("run", "smal")
+    assert ended.status == 2
+    assert "azure-conv-22rps" in ended.err
+    assert servsim("run", "missing.yaml").status == 2
+
+
+TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (TRACE + "2023-11-16 18:15:50.9951690,many,109\n", "trace.csv:3"),
+        (TRACE + "2023-11-16 18:15:50.9951690,396,-109\n", "trace.csv:3"),
+        (TRACE + "2023-11-16 18:15:50.9951690,396,nan\n", "trace.csv:3"),
+        (TRACE.splitlines()[0] + "\n", "trace.csv"),
+        ("", "trace.csv"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["run", "check"])
+def test_a_wrong_trace_is_refused_with_file_and_line(servsim, small, verb, content, place):
+    Path("trace.csv").write_text(content)
+    head = small.read_text().partition("workload:")[0]
+    small.write_text(head + "workload: {trace: trace.csv, format: azure}\n")
+    ended = servsim(verb, small)
+    assert ended.status == 2
+    assert place in ended.err
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "small.yaml", "--sets", "seed=1"],
+        ["fly"],
+        ["list", "policies"],
+        ["compare", "small.yaml"],
+        ["compare", "small.yaml", "--vary", "seed"],
+        ["compare", "small.yaml", "--vary", "seed=1,1"],
+        ["compare", "small.yaml", "--vary", "seed=1,2", "--vary", "seed=3"],
+        ["compare", "small.yaml", "--vary", "instance.scheduler.policy=fcfs,fifo"],
+        ["compare", "small.yaml", "--vary", "seed=1,2", "--seeds", "0"],
+        ["sweep", "small.yaml", "--vary", "instance.scheduler.policy=fcfs,sjf"],
+        ["sweep", "small.yaml", "--vary", "seed=1,2", "--target", "90"],
+        ["capacity", "small.yaml", "--set", "slo=null"],
+        ["capacity", "small.yaml", "--low", "5", "--high", "2"],
+        ["capacity", "small.yaml", "--tolerance", "0"],
+        ["capacity", "small.yaml", "--vary", "workload.arrivals.rate_per_s=1,2"],
+        ["plot", "nowhere"],
+        ["plot", "small.yaml"],
+        ["plot", "."],
+        ["new", "small"],
+        ["new", "a:b"],
+        ["new", "nowhere/mine"],
+        ["new", "mine", "--from", "nothing"],
+    ],
+)
+def test_wrong_arguments_end_with_status_2_and_write_nothing(servsim, small, arguments):
+    ended = servsim(*arguments)
+    assert ended.status == 2
+    assert ended.err
+    assert [path.name for path in Path().iterdir()] == ["small.yaml"]
+
+
+def test_a_place_that_cannot_be_written_is_the_users_to_mend(servsim, small):
+    Path("file").touch()
+    ended = servsim("run", small, "--out", "file/below")
+    assert ended.status == 2
+    assert "file" in ended.err
+
+
+class Broken(Fcfs):
+    """A policy with a bug."""
+
+    def plan(self, now_s):
+        raise ZeroDivisionError("broken on purpose")
+
+
+@pytest.fixture
+def broken(small, monkeypatch):
+    monkeypatch.setitem(registry._registered["schedulers"], "broken", Broken)
+    return small
+
+
+def test_a_bug_ends_with_status_1_and_says_how_to_see_more(servsim, broken):
+    ended = servsim("run", broken, "--set", "instance.scheduler.policy=broken")
+    assert ended.status == 1
+    assert "internal error: ZeroDivisionError: broken on purpose" in ended.err
+    assert "bug of servsim" in ended.err and "servsim --debug" in ended.err
+    assert not Path("results").exists()
+
+
+def test_debug_shows_the_traceback(servsim, broken):
+    ended = servsim("--debug", "run", broken, "--set", "instance.scheduler.policy=broken")
+    assert ended.status == 1
+    assert "Traceback" in ended.err
+
+
+def test_one_failing_run_is_named_and_the_others_are_kept(servsim, broken):
+    ended = servsim(
+        "compare", broken, "--vary", "instance.scheduler.policy=fcfs,broken", "--seeds", 2, "--jobs", 1, "--no-figures"
+    )
+    assert ended.status == 1
+    assert "broken, seed 0: ZeroDivisionError" in ended.err and "broken, seed 1" in ended.err
+    assert "partial: 2 of 4 runs" in ended.out
+    assert Path("results/small-compare/runs/fcfs/seed-1/requests.csv").is_file()

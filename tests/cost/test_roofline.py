@@ -1,0 +1,188 @@
+"""Step times on a device's roofline: closed forms of strides against steps computed one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from servsim.cost.law import OperatorLaw
+from servsim.cost.roofline import HostWork, RooflineCost
+from servsim.errors import ScenarioError
+from servsim.hardware import Device, Efficiency, load_device
+from servsim.model import load_model
+from servsim.model.operators import RowOperator, step_operators
+
+ROOT = Path(__file__).parents[2]
+
+
+def device(name: str = "h100-sxm", *, decode: Efficiency | None = None) -> Device:
+    found = load_device(ROOT / "hardware" / f"{name}.yaml")
+    if decode is None:
+        return found
+    others = tuple(entry for entry in found.efficiencies if entry.operator != "attention_decode")
+    return found.model_copy(update={"efficiencies": (*others, decode)})
+
+
+def roofline(
+    model: str = "llama-3.1-8b",
+    tp: int = 1,
+    kv_dtype: str = "bf16",
+    host: HostWork | None = None,
+    on: Device | None = None,
+) -> RooflineCost:
+    shape = load_model(ROOT / "models" / f"{model}.yaml")
+    return RooflineCost(step_operators(shape, tp, "bf16", "none", kv_dtype), on or device(), host)
+
+
+def decode_efficiency(law: str, exponent: float | None = None) -> Efficiency:
+    return Efficiency(
+        operator="attention_decode",
+        law=law,
+        exponent=exponent,
+        compute=0.5,
+        memory=0.5,
+        overhead_s=1e-6,
+        source="a test",
+    )
+
+
+COSTS = {
+    "llama on one H100": (roofline(), 1),
+    "mixtral on two": (roofline("mixtral-8x7b", 2), 1),
+    # With fp8 KV, MLA's decode attention passes the ridge from memory to compute as the context grows.
+    "MLA with fp8 KV": (roofline("deepseek-v3", 1, "fp8"), 2),
+    "host bound at first": (roofline(host=HostWork(0.008, 1e-6)), 2),
+    "host in series": (roofline(host=HostWork(0.008, 1e-6, asynchronous=False)), 1),
+    "MLA, host bound at first": (roofline("deepseek-v3", 1, "fp8", HostWork(0.03112)), 3),
+    "sum": (roofline(on=device(decode=decode_efficiency("sum"))), 1),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+@pytest.mark.parametrize("decoders", [1, 7, 64])
+@pytest.mark.parametrize("context", [1, 900, 70_000])
+def test_a_stride_is_its_steps_one_by_one_across_every_change_of_slope(name: str, decoders: int, context: int) -> None:
+    cost, _ = COSTS[name]
+    start_s, steps_left = 3.0, 1500
+    while steps_left:
+        stride = cost.decode_stride(start_s, decoders, context)
+        steps = min(stride.limit, steps_left)
+        assert steps >= 1
+        passed_s = 0.0
+        for step in range(1, steps + 1):
+            alone_s = cost.step_s((), 0, decoders, context + (step - 1) * decoders)
+            assert stride.step_s(step) == pytest.approx(alone_s, rel=1e-12)
+            passed_s += alone_s
+        assert stride.end_s(steps) - start_s == pytest.approx(passed_s, rel=1e-11)
+        start_s, context, steps_left = stride.end_s(steps), context + steps * decoders, steps_left - steps
+
+
+@pytest.mark.parametrize(("name", "pieces"), [(name, pieces) for name, (_, pieces) in COSTS.items()])
+def test_a_stride_ends_where_the_slope_changes_and_not_before(name: str, pieces: int) -> None:
+    cost, _ = COSTS[name]
+    context, slopes = 1, []
+    for _ in range(10):
+        stride = cost.decode_stride(0.0, 1, context)
+        slopes.append(stride.growth_s)
+        if stride.limit > 1 << 50:
+            break
+        last, beyond = cost.step_s((), 0, 1, context + stride.limit - 1), cost.step_s((), 0, 1, context + stride.limit)
+        assert stride.step_s(stride.limit) == pytest.approx(last, rel=1e-12)
+        assert beyond > stride.step_s(stride.limit + 1)  # one step more would be too fast
+        context += stride.limit
+    assert len(slopes) == pieces
+    assert slopes == sorted(slopes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(COSTS)),
+    decoders=st.integers(1, 256),
+    mean=st.integers(1, 20_000),
+    step=st.integers(1, 9),
+)
+def test_any_stride_starts_with_the_step_that_stands_alone(name: str, decoders: int, mean: int, step: int) -> None:
+    cost, _ = COSTS[name]
+    stride = cost.decode_stride(0.0, decoders, decoders * mean)
+    step = min(step, stride.limit)
+    alone_s = cost.step_s((), 0, decoders, decoders * (mean + step - 1))
+    assert stride.step_s(step) == pytest.approx(alone_s, rel=1e-12)
+
+
+def test_decode_attention_that_follows_a_p_norm_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="p-norm, which has no closed form") as raised:
+        roofline(on=device(decode=decode_efficiency("p_norm", 4.0)))
+    assert "h100-sxm" in str(raised.value) and "maximum or sum" in str(raised.value)
+
+
+def test_tensor_parallelism_needs_an_interconnect() -> None:
+    with pytest.raises(ScenarioError, match="has no interconnect"):
+        roofline(tp=2, on=device("xeon-platinum-8480plus"))
+
+
+def test_laws_by_hand() -> None:
+    def law(name: str, exponent: float = 1.0) -> OperatorLaw:
+        return OperatorLaw(name, exponent, flops_per_s=100.0, bytes_per_s=10.0, overhead_s=0.5)
+
+    assert law("maximum").time_s(300.0, 40.0) == 4.5
+    assert law("sum").time_s(300.0, 40.0) == 7.5
+    assert law("p_norm", 2.0).time_s(300.0, 40.0) == pytest.approx(5.5)
+    operator = RowOperator("x", "gemm", "bf16", 3, 10.0, 20.0, 1.0)
+    assert law("sum").rows_s(operator, 10) == pytest.approx(3 * (100 / 100 + 30 / 10 + 0.5))
+
+
+@pytest.mark.parametrize("law", ["maximum", "sum"])
+def test_the_lines_of_a_law_are_the_law(law: str) -> None:
+    one = OperatorLaw(law, 1.0, 100.0, 10.0, 0.5)
+    lines = one.lines((5.0, 3.0), (2.0, 0.1))
+    for x in (0.0, 1.0, 17.0, 1000.0):
+        assert max(a + b * x for a, b in lines) == pytest.approx(one.time_s(5.0 + 3.0 * x, 2.0 + 0.1 * x))
+
+
+def test_efficiencies_are_shares_of_the_device_s_peaks() -> None:
+    h100 = device()
+    law = OperatorLaw.of(h100, "gemm", "bf16")
+    assert law.flops_per_s == pytest.approx(0.81 * h100.peak_flops("bf16"))
+    assert law.bytes_per_s == pytest.approx(0.87 * h100.memory_bandwidth_bytes_per_s)
+    assert OperatorLaw.of(h100, "attention_decode", "bf16").flops_per_s == h100.peak_flops("bf16")  # not fitted: peak
+
+
+def test_the_host_runs_beside_the_device_or_after_it() -> None:
+    beside, after = HostWork(0.01, 0.001), HostWork(0.01, 0.001, asynchronous=False)
+    assert beside.beside(0.02, 5) == 0.02 and beside.beside(0.002, 5) == pytest.approx(0.015)
+    assert after.beside(0.02, 5) == pytest.approx(0.035)
+
+
+def test_a_prompt_in_chunks_costs_the_attention_of_the_whole_and_reads_the_weights_more_often() -> None:
+    cost = roofline()
+    whole = cost.step_s([(4096, 0)], 1, 0, 0)
+    halves = cost.step_s([(2048, 0)], 0, 0, 0) + cost.step_s([(2048, 2048)], 1, 0, 0)
+    assert whole < halves < 1.1 * whole
+
+
+def test_more_of_anything_never_takes_less_time() -> None:
+    cost = roofline()
+    base = cost.step_s([(500, 100)], 1, 16, 16_000)
+    for more in (
+        ([(501, 100)], 1, 16, 16_000),
+        ([(500, 200)], 1, 16, 16_000),
+        ([(500, 100)], 1, 17, 16_000),
+        ([(500, 100)], 1, 16, 99_000),
+        ([(500, 100), (1, 0)], 2, 16, 16_000),
+    ):
+        assert cost.step_s(*more) >= base
+
+
+@pytest.mark.parametrize("tp", [2, 4, 8])
+def test_tensor_parallelism_shortens_a_long_prefill_and_pays_for_its_sums(tp: int) -> None:
+    alone, shared = roofline("llama-3.1-70b"), roofline("llama-3.1-70b", tp)
+    step = ([(8192, 0)], 1, 0, 0)
+    assert alone.step_s(*step) / tp < shared.step_s(*step) < alone.step_s(*step)
+
+
+def test_a_device_without_measurements_says_so() -> None:
+    assert roofline().calibration == "calibrated"
+    assert roofline(on=device("l4")).calibration == "uncalibrated"

@@ -1,0 +1,143 @@
+"""Strides against single steps, to the bit; both against a plain simulator; over drawn scenarios."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from assembly import Assembly
+from case import Asked, Case
+from checks import (
+    agrees_with_oracle,
+    cutting_is_harmless,
+    happened,
+    same_bits,
+    strided_equals_single,
+    with_arrivals_on_boundaries,
+)
+from drawn import UNIT_S, cases, picks, rooflines
+from hypothesis import given
+from profiles import SEARCH, examples
+
+import servsim
+from servsim.cost.fixed import FixedCost
+
+POLICIES_AND_ALLOCATORS = list(product(["fcfs", "sjf", "past_future"], ["paged", "contiguous"]))
+
+
+@examples(150)
+@given(cases())
+def test_strides_and_single_steps_are_equal_to_the_bit(case: Case) -> None:
+    strided_equals_single(case)
+
+
+@examples(100)
+@given(cases(loops=False), picks)
+def test_they_are_equal_with_arrivals_on_step_boundaries_and_an_ulp_beside_them(case: Case, chosen: list) -> None:
+    strided_equals_single(with_arrivals_on_boundaries(case, chosen))
+
+
+@examples(120)
+@given(cases(exact=True))
+def test_decisions_times_memory_and_tokens_are_those_of_the_oracle(case: Case) -> None:
+    agrees_with_oracle(case)
+
+
+@examples(80)
+@given(cases(exact=True, loops=False), picks)
+def test_the_oracle_agrees_about_arrivals_on_and_beside_step_boundaries(case: Case, chosen: list) -> None:
+    """On a clock without rounding, where a boundary is the same instant for both."""
+    agrees_with_oracle(with_arrivals_on_boundaries(case, chosen, hair_s=UNIT_S / 2**20))
+
+
+@examples(80)
+@given(cases(cost=rooflines, think=False))
+def test_the_oracle_agrees_with_the_roofline_across_its_breakpoints(case: Case) -> None:
+    agrees_with_oracle(case)
+
+
+@examples(60)
+@given(cases(policy="past_future", exact=True))
+def test_the_oracle_agrees_about_every_past_future_admission(case: Case) -> None:
+    agrees_with_oracle(case)
+
+
+@examples(60)
+@given(cases(policy="sjf", exact=True))
+def test_the_oracle_agrees_about_sjf_and_those_it_leaves_out_of_a_step(case: Case) -> None:
+    agrees_with_oracle(case)
+
+
+@examples(80)
+@given(cases())
+def test_cutting_strides_anywhere_is_harmless(case: Case) -> None:
+    cutting_is_harmless(case)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "finished",
+        "rejected",
+        "one token",
+        "preempted",
+        "preempted twice",
+        "preempted before the first token",
+        "left_out",
+        "breakpoint",
+        "long stride",
+        "fragmented",
+        "lengths drawn",
+    ],
+)
+def test_the_drawn_scenarios_reach(event: str) -> None:
+    class FoundError(Exception):
+        pass
+
+    policy = {"left_out": "sjf", "lengths drawn": "past_future"}.get(event)
+
+    @SEARCH
+    @given(cases(policy=policy))
+    def search(case: Case) -> None:
+        if event in happened(case):
+            raise FoundError
+
+    with pytest.raises(FoundError):
+        search()
+
+
+@pytest.mark.parametrize(("policy", "allocator"), POLICIES_AND_ALLOCATORS)
+def test_the_stepping_of_a_scenario_changes_no_bit_of_its_records(policy: str, allocator: str) -> None:
+    scenario = {
+        "model": "llama-3.1-8b",
+        "instances": 2,
+        "router": "random",
+        "instance": {
+            "hardware": "h100-sxm",
+            "max_model_len": 2048,
+            "scheduler": {"policy": policy, "max_num_seqs": 16, "max_num_batched_tokens": 512},
+            "memory": {"allocator": allocator, "num_blocks": 300},
+        },
+        "workload": {
+            "arrivals": {"process": "gamma", "rate_per_s": 20, "burstiness": 0.3},
+            "lengths": {
+                "prompt_tokens": {"distribution": "lognormal", "median": 200, "sigma": 1.0, "max": 1000},
+                "output_tokens": {"distribution": "lognormal", "median": 100, "sigma": 1.0, "max": 1000},
+            },
+            "num_requests": 100,
+        },
+    }
+    strided = servsim.simulate(scenario)
+    single = servsim.simulate(scenario, ["instance.stepping=single"])
+    same_bits(strided.records, single.records)
+    assert strided.summary == single.summary
+    assert strided.records.strides["steps"].max() > 1
+
+
+@pytest.mark.parametrize(("side", "scheduled_s"), [("before", 1.5), ("on", 1.5), ("after", 1.625)])
+def test_an_arrival_on_a_boundary_is_seen_there_and_an_ulp_later_at_the_next(side: str, scheduled_s: float) -> None:
+    alone = Case((Asked(0.0, 4, 20, 20),), FixedCost(0.25, 0.125))
+    case = with_arrivals_on_boundaries(alone, [(0.5, side, Asked(0.0, 4, 1, 1))])
+    assert case.requests[1].arrival_s == pytest.approx(1.5, abs=1e-9)
+    for single in (False, True):
+        assert Assembly(case, single=single).run().requests["scheduled_s"][1] == scheduled_s
