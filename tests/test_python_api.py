@@ -143,8 +143,8 @@ class ShortestPromptFirst(servsim.VllmV1Batching):
 class OneAtATime(servsim.VllmV1Batching):
     """Admit only where nothing runs and nothing else is admitted."""
 
-    def admits(self, sequence: servsim.Sequence, *, alone: bool) -> bool:
-        return alone
+    def admits(self, sequence: servsim.Sequence, admitted: int) -> bool:
+        return not len(self.running) + admitted
 
 
 def test_a_policy_of_ones_own_takes_a_few_lines() -> None:

@@ -131,6 +131,8 @@ class Instance:
                 if plan.idle:
                     yield self._sleep()
                     continue
+                if plan.prefills and not plan.decode and self.running.decoders:
+                    plan = self._stalling(plan)
                 self._begin(plan)
                 if plan.instant:
                     continue  # preemptions alone take no time
@@ -155,6 +157,12 @@ class Instance:
             )
         self._idle = simpy.Event(self.env)
         return self._idle
+
+    def _stalling(self, plan: Plan) -> Plan:
+        """A step that only prefills leaves all decoders out, whether or not the policy says so: they pause."""
+        preempted = set(plan.preempted)
+        left_out = [one for one in self.running.sequences if one.decoding and one not in preempted]
+        return plan._replace(left_out=left_out)
 
     def _begin(self, plan: Plan) -> None:
         """Carry out what a plan does at the start of its step."""

@@ -45,10 +45,11 @@ class VllmV1Batching:
         """
         return sequence.arrival_s
 
-    def admits(self, sequence: Sequence, *, alone: bool) -> bool:
+    def admits(self, sequence: Sequence, admitted: int) -> bool:
         """A further condition on the head of the queue, asked before the memory's own; always true here.
 
-        ``alone``: nothing runs or is admitted. A rule that refuses even then could wait for ever.
+        ``admitted``: how many this plan has let in before; they are not in ``running`` yet. A rule that
+        refuses even when nothing runs and nothing was admitted could wait for ever.
         """
         return True
 
@@ -122,8 +123,8 @@ class VllmV1Batching:
         while budget > 0 and admitted < places:
             sequence = queue.peek(admitted)
             tokens = min(sequence.total_tokens, budget)
-            alone = not prefills and not self.running.sequences
-            if not self.admits(sequence, alone=alone) or not round_.admit(sequence, tokens, alone=alone):
+            alone = not admitted and not self.running.sequences
+            if not self.admits(sequence, admitted) or not round_.admit(sequence, tokens, alone=alone):
                 break
             prefills.append((sequence, tokens))
             budget -= tokens

@@ -73,12 +73,13 @@ class PastFuture(VllmV1Batching):
         self._refused_step: int | None = None
         self._pass: Tokens | None = None  # packed (a, b) of running and admitted ones, [scenarios, requests]
 
-    def admits(self, sequence: Sequence, *, alone: bool) -> bool:
+    def admits(self, sequence: Sequence, admitted: int) -> bool:
         """Whether the peak stays within the limit in every scenario of this pass; a lone request is always let in."""
         if self._refused_step is not None and self.running.step - self._refused_step >= self._wait_steps:
             self._forget()
         verdict = self._verdicts.get(sequence)
         if verdict is None:
+            alone = not admitted and not self.running.sequences
             verdict = alone or self._judge(sequence)
             self._verdicts[sequence] = verdict
             if not verdict:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from servsim.report.folder import json_bytes, result_folder
 from servsim.scenario import Scenario
 from servsim.simulation import Setup, Simulation, finish
 from servsim.sweep.grid import Variant
+from servsim.sweep.processes import spread
 
 __all__ = ["Batch", "Failure", "Job", "execute", "plan_jobs", "run_job"]
 
@@ -124,39 +122,7 @@ def execute(jobs: Sequence[Job], num_processes: int | None = None, on_end: Calla
 
 
 def _outcomes(jobs: Sequence[Job], num_processes: int | None) -> Iterator[tuple[int, dict[str, Any] | Failure | None]]:
+    """Every job's place in the list and what came of it, as they end."""
     if num_processes == 1 or len(jobs) == 1:
         return ((place, run_job(job)) for place, job in enumerate(jobs))
-    return _over_processes(jobs, num_processes)
-
-
-def _over_processes(
-    jobs: Sequence[Job], num_processes: int | None
-) -> Iterator[tuple[int, dict[str, Any] | Failure | None]]:
-    from joblib import Parallel, cpu_count, delayed  # 0.3 s: only who runs several at once pays it
-    from joblib.parallel import get_active_backend
-
-    backend, configured = get_active_backend()
-    if num_processes is None and configured == 1:
-        num_processes = min(cpu_count(), len(jobs))
-    streams = getattr(backend, "supports_return_generator", False)
-    parallel = Parallel(
-        n_jobs=num_processes, return_as="generator_unordered" if streams else "list", pre_dispatch="all", batch_size=1
-    )
-    with _uninterrupted():
-        found: Iterable[Any] = parallel(delayed(_run_at)(place, job) for place, job in enumerate(jobs))
-    yield from found
-
-
-def _run_at(place: int, job: Job) -> tuple[int, dict[str, Any] | Failure | None]:
-    return place, run_job(job)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes started meanwhile inherit a deaf ear for Ctrl-C: the terminal sends it to all, and one answers."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if os.name == "posix" else None
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+    return spread(run_job, jobs, num_processes)

@@ -78,7 +78,9 @@ def test_an_interrupted_comparison_keeps_the_runs_that_had_ended(small, jobs):
 
 
 def test_ctrl_c_before_anything_ended_writes_nothing(small):
-    process = start("compare", str(small), "--vary", "seed=1,2", "--set", "workload.num_requests=100000000", "--jobs", "1")
+    process = start(
+        "compare", str(small), "--vary", "seed=1,2", "--set", "workload.num_requests=100000000", "--jobs", "1"
+    )
     wait_until(lambda: cpu_s(process) > 2.0, process)
     _, err = interrupt(process)
     assert process.returncode == 130

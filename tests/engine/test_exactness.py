@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ from checks import (
     agrees_with_oracle,
     cutting_is_harmless,
     happened,
+    nothing_is_lost,
     same_bits,
     strided_equals_single,
     with_arrivals_on_boundaries,
@@ -20,7 +22,10 @@ from hypothesis import given
 from profiles import SEARCH, examples
 
 import servsim
+from servsim import registry
 from servsim.cost.fixed import FixedCost
+from servsim.metrics.token_times import all_token_times, token_times
+from servsim.scheduler import Plan, VllmV1Batching
 
 POLICIES_AND_ALLOCATORS = list(product(["fcfs", "sjf", "past_future"], ["paged", "contiguous"]))
 
@@ -141,3 +146,43 @@ def test_an_arrival_on_a_boundary_is_seen_there_and_an_ulp_later_at_the_next(sid
     assert case.requests[1].arrival_s == pytest.approx(1.5, abs=1e-9)
     for single in (False, True):
         assert Assembly(case, single=single).run().requests["scheduled_s"][1] == scheduled_s
+
+
+class PrefillFirst(VllmV1Batching):
+    """Steps that prefill do nothing else, as in vLLM v0: the decoders wait."""
+
+    def plan(self, now_s: float) -> Plan:
+        plan = super().plan(now_s)
+        return plan._replace(decode=False) if plan.prefills else plan
+
+
+@pytest.fixture
+def prefill_first(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(registry._registered["schedulers"], "prefill_first", PrefillFirst)
+    return "prefill_first"
+
+
+def test_decoders_that_a_prefill_stalls_emit_nothing_meanwhile(prefill_first: str) -> None:
+    requests = (Asked(0.0, 4, 6, 6), Asked(0.3, 4, 3, 3))
+    records = Assembly(Case(requests, FixedCost(0.25, 0.125), policy=prefill_first)).run()
+    assert token_times(records, 0).tolist() == [0.25, 0.375, 0.75, 0.875, 1.0, 1.125]
+    assert token_times(records, 1).tolist() == [0.625, 0.75, 0.875]
+    assert {name: column.tolist() for name, column in records.pauses.items()} == {
+        "request_id": [0],
+        "start_s": [0.375],
+        "end_s": [0.75],
+        "reason": [1],
+    }
+
+
+def test_a_policy_of_somebody_elses_that_stalls_decoders_is_held_to_the_same(prefill_first: str) -> None:
+    @examples(60)
+    @given(cases())
+    def hold(case: Case) -> None:
+        case = replace(case, policy=prefill_first)
+        strided_equals_single(case)
+        nothing_is_lost(case)
+        for number, times_s in all_token_times(Assembly(case).run()):
+            assert len(times_s) == case.requests[number].output
+
+    hold()

@@ -25,7 +25,6 @@ from servsim.workload.blocks import RequestBlock, RequestStream
 from servsim.workload.closed_loop import ClosedLoop
 from servsim.workload.source import Source
 
-
 _TOO_MANY_EVENTS = 50_000
 
 

@@ -186,7 +186,7 @@ class Engine:
                 sum(life.stored for life in self.running),
                 self.memory.reserved(),
                 self.memory.fragmentation(),
-            )  # fmt: skip
+            )
         )
         for life in [life for life in self.running if life in finished]:
             life.status = "finished"

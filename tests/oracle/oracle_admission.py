@@ -79,7 +79,7 @@ class PastFutureRule:
         return [[self.demand(one, self.running_total(one)) for one in self.batch] for _ in range(count)]
 
     def running_total(self, one: Any) -> int:
-        grid = [one.emitted] + sorted(length for length in self.history if length > one.emitted)
+        grid = [one.emitted, *sorted(length for length in self.history if length > one.emitted)]
         if max(self.history) < one.declared:
             grid.append(one.declared)
         position = float(self.stream.random()) * (len(grid) - 1)

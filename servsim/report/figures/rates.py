@@ -31,9 +31,16 @@ def draw_rates(curves: Sequence[RateCurve], target: float = 0.9, x_label: str | 
         for axes in (left, right):
             axes.set_xlabel(x_label or "request rate (requests/s)")
             if x_label is None:
-                axes.set_xlim(left=0)
+                axes.set_xlim(left=_left_edge(curves))
         shared_legend(figure, right)
     return figure
+
+
+def _left_edge(curves: Sequence[RateCurve]) -> float:
+    """0, or where the rates begin when that would leave half of the figure empty."""
+    rates = [rate for curve in curves for rate in curve.rates_per_s] or [0.0]
+    lowest, highest = min(rates), max(rates)
+    return 0.0 if 2 * lowest <= highest else lowest - 0.06 * (highest - lowest)
 
 
 def _draw_attainment(axes: Axes, curves: Sequence[RateCurve], target: float, *, marked: bool) -> None:
@@ -84,15 +91,16 @@ def _draw_goodput(axes: Axes, curves: Sequence[RateCurve], *, offered: bool) -> 
     axes.set_ylim(0, top)
     axes.set_ylabel("goodput (requests/s)")
     if offered:
-        _draw_offered(axes, max((rate for curve in curves for rate in curve.rates_per_s), default=1.0), top)
+        highest = max((rate for curve in curves for rate in curve.rates_per_s), default=1.0)
+        _draw_offered(axes, _left_edge(curves), highest, top)
 
 
-def _draw_offered(axes: Axes, highest: float, top: float) -> None:
+def _draw_offered(axes: Axes, lowest: float, highest: float, top: float) -> None:
     """The line on which goodput would be if every request met its SLO."""
     axes.plot([0, highest], [0, highest], color="#999999", linewidth=0.7, zorder=1)
-    end = min(highest, top)
+    at = lowest + 0.72 * (min(highest, top) - lowest)
     axes.annotate(
-        "all requests", (0.72 * end, 0.72 * end), xytext=(-4, 3), textcoords="offset points",
+        "all requests", (at, at), xytext=(-4, 3), textcoords="offset points",
         ha="right", va="bottom", fontsize=6.5, color="#777777",
     )  # fmt: skip
 
