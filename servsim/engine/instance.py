@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import simpy
 
-from servsim.clock import BOUNDARY, PLAN, schedule_at
+from servsim.clock import BOUNDARY, PLAN, TIMER, schedule_at
 from servsim.cost.cost_model import CostModel
 from servsim.cost.stride import Stride
 from servsim.engine.completions import Completions
@@ -105,8 +105,7 @@ class Instance:
         self._requests[sequence] = request
         self.policy.add(sequence)
         if self._idle is not None:
-            idle, self._idle = self._idle, None
-            schedule_at(self.env, idle, self.env.now, self._wake_up)
+            self._wake(self._idle)
         elif self._boundary is not None and self.policy.arrival_matters(sequence):
             self._cut()
 
@@ -131,8 +130,6 @@ class Instance:
                 if plan.idle:
                     yield self._sleep()
                     continue
-                if plan.prefills and not plan.decode and self.running.decoders:
-                    plan = self._stalling(plan)
                 self._begin(plan)
                 if plan.instant:
                     continue  # preemptions alone take no time
@@ -149,20 +146,30 @@ class Instance:
                 yield turn
 
     def _sleep(self) -> simpy.Event:
-        """Nothing to do until something arrives; raises if something waits and nothing could ever happen."""
+        """Nothing to do until something arrives or the policy's timer rings; raises if something waits for nothing."""
+        self._idle = idle = simpy.Event(self.env)
         head = self.policy.head()
         if head is not None:
-            raise SimulationError(
-                f"instance {self.index} plans nothing at {self.env.now} s while request {head.request_id} waits"
-            )
-        self._idle = simpy.Event(self.env)
-        return self._idle
+            timer_s = self.policy.timer_s()
+            if not self.env.now < timer_s < float("inf"):
+                raise SimulationError(
+                    f"instance {self.index} plans nothing at {self.env.now} s while request {head.request_id} waits"
+                )
+            self._wake_at(idle, timer_s)
+        return idle
 
-    def _stalling(self, plan: Plan) -> Plan:
-        """A step that only prefills leaves all decoders out, whether or not the policy says so: they pause."""
-        preempted = set(plan.preempted)
-        left_out = [one for one in self.running.sequences if one.decoding and one not in preempted]
-        return plan._replace(left_out=left_out)
+    def _wake_at(self, idle: simpy.Event, time_s: float) -> None:
+        """Ring for an instance that is still asleep at ``time_s``."""
+        timer = simpy.Event(self.env)
+        assert timer.callbacks is not None
+        timer.callbacks.append(lambda _: self._wake(idle))
+        schedule_at(self.env, timer, time_s, TIMER)
+
+    def _wake(self, idle: simpy.Event | None) -> None:
+        """Plan at this instant, once all that arrives now has arrived; not if it was woken before."""
+        if idle is not None and idle is self._idle:
+            self._idle = None
+            schedule_at(self.env, idle, self.env.now, self._wake_up)
 
     def _begin(self, plan: Plan) -> None:
         """Carry out what a plan does at the start of its step."""
@@ -213,8 +220,10 @@ class Instance:
             return 1
         steps = min(self._completions.next_step() - self.running.step, stride.limit - self._steps_done)
         if steps > 1:
-            steps = self.memory.steps_until_full(steps)
-        return min(steps, self.policy.stable_steps()) if steps > 1 else 1
+            steps = min(self.memory.steps_until_full(steps), self.policy.stable_steps())
+        if steps > 1 and (timer_s := self.policy.timer_s()) < stride.end_s(self._steps_done + steps):
+            steps = stride.first_end_at_or_after(timer_s) - self._steps_done
+        return max(1, steps)
 
     def _pass_time(self, stride: Stride, steps: int) -> Waiting:
         """Wait for the end of the last of ``steps`` steps, or of the one under way when something cuts the stride."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from servsim.memory.allocator import Round
 from servsim.request import Sequence
+from servsim.scheduler.admissions import Admission
+from servsim.scheduler.line import LinePolicy
+from servsim.scheduler.orders import KeyOrder, Order
 from servsim.scheduler.plan import DECODE, IDLE, Plan
-from servsim.scheduler.policy import UNBOUNDED, Surroundings
-from servsim.scheduler.queues import ArrivalQueue, KeyedQueue, WaitingQueue
+from servsim.scheduler.policy import Surroundings
 
 __all__ = ["VllmV1Batching"]
 
 
-class VllmV1Batching:
+class VllmV1Batching(LinePolicy):
     """vLLM v1's token-budget scheduler; a subclass gives the order and may refuse admissions.
 
     Each step walks the running list in order of admission (there is no decode-first rule: a running
@@ -27,16 +31,17 @@ class VllmV1Batching:
     grammar limits, encoder budgets, ``long_prefill_token_threshold`` (0, its default).
     """
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self.running = surroundings.running
-        self.memory = surroundings.memory
-        self.max_num_seqs = surroundings.max_num_seqs
-        self.max_num_batched_tokens = surroundings.max_num_batched_tokens
+    def __init__(
+        self, surroundings: Surroundings, order: Order | None = None, admission: Admission | None = None
+    ) -> None:
         kind = type(self)
-        self._in_priority_mode = kind.order_key is not VllmV1Batching.order_key
-        # What a subclass decides may change with every step, for all that is known here.
-        self._steady = kind.admits is VllmV1Batching.admits and kind.plan is VllmV1Batching.plan
-        self.queue: WaitingQueue = KeyedQueue(self.order_key) if self._in_priority_mode else ArrivalQueue()
+        if order is None and kind.order_key is not VllmV1Batching.order_key:
+            order = KeyOrder(self.order_key)
+        if admission is None and kind.admits is not VllmV1Batching.admits:
+            admission = _OwnRule(self.admits)
+        super().__init__(surroundings, order, admission)
+        # What a subclass plans by itself may change with every step, for all that is known here.
+        self._steady = kind.plan is VllmV1Batching.plan
 
     def order_key(self, sequence: Sequence) -> float:
         """Smaller goes first, and is preempted last; must not change while a sequence waits.
@@ -46,52 +51,24 @@ class VllmV1Batching:
         return sequence.arrival_s
 
     def admits(self, sequence: Sequence, admitted: int) -> bool:
-        """A further condition on the head of the queue, asked before the memory's own; always true here.
+        """A further condition on the head of the line, as :meth:`Admission.admits`; not overridden, it is not asked.
 
-        ``admitted``: how many this plan has let in before; they are not in ``running`` yet. A rule that
-        refuses even when nothing runs and nothing was admitted could wait for ever.
+        A policy with a condition of its own takes every step by itself, since nobody knows when it changes.
         """
         return True
 
-    @property
-    def waiting(self) -> int:
-        """How many sequences wait."""
-        return len(self.queue)
-
-    def head(self) -> Sequence | None:
-        """The sequence that would be admitted next."""
-        return self.queue.peek(0) if len(self.queue) else None
-
-    def add(self, sequence: Sequence) -> None:
-        """A sequence arrives."""
-        self.queue.push(sequence)
-
-    def begin(self, plan: Plan) -> None:
-        """The admitted leave the queue, the preempted return to it."""
-        if plan.admitted:
-            self.queue.drop(plan.admitted)
-        for sequence in plan.preempted:
-            self.queue.push_preempted(sequence)
-
-    def finished(self, sequence: Sequence, output_tokens: int) -> None:
-        """Nothing is learnt from an output's length here."""
-
     def stable_steps(self) -> int:
-        """A refused head stays refused: decoders only take memory, and nothing else changes.
-
-        1 where a subclass has its own :meth:`admits` or :meth:`plan` and does not say more itself.
-        """
-        return UNBOUNDED if self._steady else 1
+        """As long as order and rule keep; 1 where a subclass plans by itself."""
+        return super().stable_steps() if self._steady else 1
 
     def arrival_matters(self, sequence: Sequence) -> bool:
-        """Only where a place is free and the newcomer is the head: behind a refused head it waits."""
-        if not self._steady:
-            return True
-        return len(self.running) < self.max_num_seqs and self.queue.peek(0) is sequence
+        """Only where a place is free and the newcomer is the head; always where a subclass plans by itself."""
+        return not self._steady or super().arrival_matters(sequence)
 
     def plan(self, now_s: float) -> Plan:
         """The next step: every running sequence, then the waiting ones that fit."""
         running = self.running
+        self.queue.refresh(now_s)
         may_admit = len(self.queue) > 0 and len(running.sequences) < self.max_num_seqs
         if not running.prefilling and not may_admit:
             if not running.decoders:
@@ -124,7 +101,7 @@ class VllmV1Batching:
             sequence = queue.peek(admitted)
             tokens = min(sequence.total_tokens, budget)
             alone = not admitted and not self.running.sequences
-            if not self.admits(sequence, admitted) or not round_.admit(sequence, tokens, alone=alone):
+            if not self.admission.admits(sequence, admitted) or not round_.admit(sequence, tokens, alone=alone):
                 break
             prefills.append((sequence, tokens))
             budget -= tokens
@@ -147,7 +124,7 @@ class VllmV1Batching:
             sequence = todo[place]
             tokens = min(self._lacking(sequence), budget)
             while not self._grant(round_, sequence, tokens):
-                victim = max(todo, key=self._urgency) if self._in_priority_mode else todo[-1]
+                victim = self._victim(todo)
                 if victim in scheduled:
                     budget += scheduled.pop(victim)
                     place -= 1
@@ -168,7 +145,7 @@ class VllmV1Batching:
         prefilling = self.running.prefilling
         prefills = [(sequence, tokens) for sequence, tokens in scheduled.items() if sequence in prefilling]
         decoding = len(scheduled) > len(prefills)
-        left_out = [sequence for sequence in kept if sequence.decoding and sequence not in scheduled]
+        left_out = [one for one in kept if one.decoding and one not in scheduled] if decoding else []
         return Plan(prefills, 0, decoding, left_out, preempted, round_)
 
     def _lacking(self, sequence: Sequence) -> int:
@@ -179,6 +156,24 @@ class VllmV1Batching:
             return round_.grow(sequence, self.running.kv_tokens(sequence))
         return round_.extend(sequence, tokens)
 
-    def _urgency(self, sequence: Sequence) -> tuple[float, float, int]:
-        """The running sequence with the largest of these is the victim."""
-        return (self.order_key(sequence), sequence.arrival_s, sequence.request_id)
+    def _victim(self, running: list[Sequence]) -> Sequence:
+        """The one to preempt."""
+        urgency = self.queue.urgency
+        if urgency(running[-1]) is None:
+            return running[-1]
+        return max(running, key=lambda sequence: urgency(sequence) or ())
+
+
+class _OwnRule(Admission):
+    """A subclass's own ``admits``, good for one step."""
+
+    def __init__(self, admits: Callable[[Sequence, int], bool]) -> None:
+        self._admits = admits
+
+    def admits(self, sequence: Sequence, admitted: int) -> bool:
+        """As the subclass says."""
+        return self._admits(sequence, admitted)
+
+    def stable_steps(self) -> int:
+        """Nobody knows."""
+        return 1

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from servsim.request import Sequence
+from servsim.scheduler.admissions import Admission
 from servsim.scheduler.batching import VllmV1Batching
 from servsim.scheduler.peak import LengthHistory, pack, peak_tokens
 from servsim.scheduler.plan import Plan
 from servsim.scheduler.policy import UNBOUNDED, Surroundings
 from servsim.scheduler.running import Running
 
-__all__ = ["PastFuture", "scenario_count"]
+__all__ = ["PastFuture", "PastFutureAdmission", "PastFutureParameters", "scenario_count"]
 
 Tokens = NDArray[np.int64]
 
@@ -25,16 +26,30 @@ def scenario_count(batch: int) -> int:
     return min(5, int(200 / batch) + 1) if batch else 5
 
 
-class PastFuture(VllmV1Batching):
-    """LightLLM's Past-Future admission (the original of March 2024) in front of vLLM v1's batching, FCFS.
+class PastFutureParameters(BaseModel):
+    """What a scenario may say about Past-Future."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reserve: float = Field(0.05, ge=0, lt=1, description="share of the capacity that the peak must leave free")
+    window: int = Field(200, ge=2, le=100_000, description="finished outputs that are remembered")
+    default_output_tokens: int = Field(
+        1024, ge=1, le=1 << 30, description="length that half of the window is filled with at the start"
+    )
+    router_max_wait_tokens: int = Field(
+        6, ge=1, description="decode steps after which a refused head is drawn again (LightLLM's name)"
+    )
+
+
+class PastFutureAdmission(Admission):
+    """Admits if the sampled peak of future memory use stays within capacity.
 
     The final length of every running request is drawn from a history of finished outputs, given what it
-    has emitted so far, in K scenarios; the head of the queue is admitted if in each the peak of future
+    has emitted so far, in K scenarios; the head of the line is admitted if in each the peak of future
     tokens stays below ``capacity * (1 - reserve)``. Capacity is usable blocks x block size. A running
     request counts ``a = P + g`` tokens held and ``b = max(0, cap - g - 1)`` to come, ``cap = min(max_tokens,
-    max(g, drawn total))``; a waiting one draws its total from the whole history. What is imitated is the
-    admission; LightLLM's own batches (whole prompts, decoders stalled meanwhile) are replaced by chunked
-    prefill, so that policies are compared on one engine.
+    max(g, drawn total))``; a waiting one draws its total from the whole history. A request is let in whatever
+    the draws say when nothing else runs.
 
     The original draws in every admission pass. Here a refused head is drawn again when something ended, was
     admitted or preempted, and every ``router_max_wait_tokens`` decode steps besides, so that a stretch of equal steps
@@ -44,30 +59,16 @@ class PastFuture(VllmV1Batching):
     Source: LightLLM, router "future_past" (commit f50e8413); Gong et al., ASPLOS 2025.
     """
 
-    class Parameters(BaseModel):
-        """What a scenario may say under ``scheduler`` besides the common keys."""
-
-        model_config = ConfigDict(frozen=True, extra="forbid")
-
-        reserve: float = Field(0.05, ge=0, lt=1, description="share of the capacity that the peak must leave free")
-        window: int = Field(200, ge=2, le=100_000, description="finished outputs that are remembered")
-        default_output_tokens: int = Field(
-            1024, ge=1, le=1 << 30, description="length that half of the window is filled with at the start"
-        )
-        router_max_wait_tokens: int = Field(
-            6, ge=1, description="decode steps after which a refused head is drawn again (LightLLM's name)"
-        )
-
-    def __init__(self, surroundings: Surroundings) -> None:
-        super().__init__(surroundings)
-        settings: PastFuture.Parameters = surroundings.parameters or self.Parameters()
+    def __init__(self, surroundings: Surroundings, parameters: PastFutureParameters | None = None) -> None:
+        settings = parameters or PastFutureParameters()
+        self.running = surroundings.running
         self.history = LengthHistory(settings.window, settings.default_output_tokens)
-        self._capacity = self.memory.total_blocks * self.memory.block_size
-        self._limit = self._capacity * (1 - settings.reserve)
+        memory = surroundings.memory
+        self._limit = memory.total_blocks * memory.block_size * (1 - settings.reserve)
         self._wait_steps = settings.router_max_wait_tokens
         self._stream = surroundings.stream("past_future")
         self._uniform = np.empty(0)
-        self._batch = _Batch(self.max_num_seqs)
+        self._batch = _Batch(surroundings.max_num_seqs)
         self._declared_tokens = 0  # P + max_tokens over all running
         self._verdicts: dict[Sequence, bool] = {}  # of the pass under way
         self._refused_step: int | None = None
@@ -86,9 +87,8 @@ class PastFuture(VllmV1Batching):
                 self._refused_step = self.running.step
         return verdict
 
-    def begin(self, plan: Plan) -> None:
+    def began(self, plan: Plan) -> None:
         """Admitted and preempted sequences change the batch, and end the pass."""
-        super().begin(plan)
         for sequence, _ in plan.prefills[len(plan.prefills) - plan.admitted :]:
             self._batch.add(sequence)
             self._declared_tokens += sequence.prompt_tokens + sequence.max_tokens
@@ -109,10 +109,6 @@ class PastFuture(VllmV1Batching):
         if self._refused_step is None:
             return UNBOUNDED
         return max(1, self._wait_steps - (self.running.step - self._refused_step))
-
-    def arrival_matters(self, sequence: Sequence) -> bool:
-        """Only where a place is free and the newcomer is the head: behind a refused head it waits."""
-        return len(self.running) < self.max_num_seqs and self.queue.peek(0) is sequence
 
     def _judge(self, sequence: Sequence) -> bool:
         running = self.running
@@ -170,6 +166,19 @@ class PastFuture(VllmV1Batching):
     def _remove(self, sequence: Sequence) -> None:
         self._batch.remove(sequence)
         self._declared_tokens -= sequence.prompt_tokens + sequence.max_tokens
+
+
+class PastFuture(VllmV1Batching):
+    """Past-Future admission (LightLLM, the original of March 2024) on vLLM v1's batching, first come first served.
+
+    What is imitated is the admission, :class:`PastFutureAdmission`; LightLLM's own batches (whole prompts,
+    decoders stalled meanwhile) are replaced by chunked prefill, so that policies are compared on one engine.
+    """
+
+    Parameters = PastFutureParameters
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        super().__init__(surroundings, admission=PastFutureAdmission(surroundings, surroundings.parameters))
 
 
 class _Batch:

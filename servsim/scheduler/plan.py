@@ -17,7 +17,7 @@ class Plan(NamedTuple):
     prefills: Many[tuple[Sequence, int]] = ()  # chunks: sequence, tokens; going-on ones first, then admitted ones
     admitted: int = 0  # how many of the prefills (its tail) leave the waiting queue for it
     decode: bool = False  # the decoders take a step ...
-    left_out: Many[Sequence] = ()  # ... but for these; without ``decode``, a step leaves all of them out
+    left_out: Many[Sequence] = ()  # ... but for these; without ``decode`` all of them stall, and none is listed
     preempted: Many[Sequence] = ()  # in this order; they go back to waiting
     round: Round | None = None  # the memory that it takes; None: only the decoders' growth
 

@@ -69,6 +69,13 @@ class Policy(Protocol):
         """
         ...
 
+    def timer_s(self) -> float:
+        """When :meth:`plan` may return something else by itself, in seconds; infinity if it will not.
+
+        A stride ends at the first boundary at or after it, and an idle instance wakes then.
+        """
+        ...
+
     def arrival_matters(self, sequence: Sequence) -> bool:
         """Whether a sequence that was just added could change the plain decode plan under way."""
         ...

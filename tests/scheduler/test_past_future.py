@@ -75,7 +75,7 @@ def test_the_worst_scenario_decides() -> None:
     # A draws 10 at 0.5, (51, 8), and with B's (10, 9) the peak is 77; but 60 at almost 1, (51, 58): 109.
     for high, admitted in ((0.5, True), (0.999999, False)):
         hand = engine()
-        hand.stream = hand.policy._stream = OneHigh(0.5)
+        hand.stream = hand.policy.admission._stream = OneHigh(0.5)
         hand.stream.high = high
         hand.arrive(50, declared=60)
         hand.step()
@@ -112,7 +112,7 @@ def test_a_cold_start_is_careful_and_finished_requests_teach_it_better() -> None
     first, second = hand.arrive(10, declared=1000), hand.arrive(10, declared=1000)
     assert hand.step() == {first: 10}  # 1,000 tokens to come would burst 100
     for _ in range(5):
-        hand.policy.history.append(3)
+        hand.policy.admission.history.append(3)
     hand.finish(first)
     third = hand.arrive(10, declared=1000)
     assert hand.step() == {second: 10, third: 10}
@@ -134,7 +134,7 @@ class Early(Constant):
 @pytest.mark.parametrize("wait", [1, 6])
 def test_a_refused_head_is_drawn_again_after_so_many_decode_steps(wait: int) -> None:
     hand = engine(router_max_wait_tokens=wait)
-    hand.stream = hand.policy._stream = Early(10)
+    hand.stream = hand.policy.admission._stream = Early(10)
     a = hand.arrive(50, declared=60)
     hand.step()
     b = hand.arrive(10, declared=60)
@@ -146,7 +146,7 @@ def test_a_refused_head_is_drawn_again_after_so_many_decode_steps(wait: int) -> 
 
 def test_a_finish_draws_a_refused_head_again_at_once() -> None:
     hand = engine(router_max_wait_tokens=1000)
-    hand.stream = hand.policy._stream = Early(10 + 15)  # two passes
+    hand.stream = hand.policy.admission._stream = Early(10 + 15)  # two passes
     hand.arrive(1, declared=1)
     a = hand.arrive(50, declared=60)
     hand.step()
@@ -161,7 +161,7 @@ def test_a_finished_request_makes_room_and_its_length_enters_the_history() -> No
     hand, _, c = two_running_and_one_waiting()
     a = next(iter(hand.running.sequences))
     hand.finish(a)
-    assert 2 in hand.policy.history.lengths  # A's two tokens
+    assert 2 in hand.policy.admission.history.lengths  # A's two tokens
     assert hand.step()[c] == 20
 
 

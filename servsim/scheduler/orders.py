@@ -1,4 +1,4 @@
-"""Waiting queues: by arrival, or by a key."""
+"""Orders: who waits in which place, and who among the running goes last."""
 
 from __future__ import annotations
 
@@ -8,33 +8,63 @@ from collections.abc import Callable
 from typing import Protocol
 
 from servsim.request import Sequence
+from servsim.scheduler.plan import Plan
+from servsim.scheduler.policy import UNBOUNDED
 
-__all__ = ["ArrivalQueue", "KeyedQueue", "WaitingQueue"]
+__all__ = ["ArrivalOrder", "KeyOrder", "Order"]
 
 
-class WaitingQueue(Protocol):
-    """Sequences that wait, the next one first."""
+class Order(Protocol):
+    """The waiting line of a policy. A kind of order derives from it and overrides what it needs.
+
+    An order may change with events (arrivals, plans that are carried out, finishes), with time
+    (:meth:`refresh`, :meth:`timer_s`) or with decode steps (:meth:`stable_steps`); between them it must not.
+    """
 
     def __len__(self) -> int: ...
 
     def push(self, sequence: Sequence) -> None:
-        """A sequence arrives."""
+        """A sequence arrives, now."""
         ...
 
     def push_preempted(self, sequence: Sequence) -> None:
-        """A sequence comes back."""
+        """A sequence comes back from running."""
         ...
 
     def peek(self, index: int) -> Sequence:
-        """The sequence at a place in line, 0 for the head."""
+        """The sequence at a place in line, 0 for the head; places are asked for one after the other."""
         ...
 
     def drop(self, count: int) -> None:
-        """The first ``count`` sequences leave."""
+        """The first ``count`` sequences leave: they are admitted."""
         ...
 
+    def urgency(self, sequence: Sequence) -> tuple[float, ...] | None:
+        """Of running sequences the one with the largest is the first to be preempted; None: the latest admitted."""
+        return None
 
-class ArrivalQueue:
+    def refresh(self, now_s: float) -> None:
+        """A plan is about to be made: bring the line up to date. Asked twice at one time, it changes nothing."""
+        return
+
+    def timer_s(self) -> float:
+        """When the line will change by itself, in seconds; infinity if it will not."""
+        return float("inf")
+
+    def stable_steps(self) -> int:
+        """For how many decode steps the line keeps its order, if nothing else happens."""
+        return UNBOUNDED
+
+    def began(self, plan: Plan) -> None:
+        """A plan is carried out; its admitted have left the line, its preempted are back in it."""
+        return
+
+    def finished(self, sequence: Sequence, output_tokens: int) -> None:
+        """A running sequence ended after so many tokens."""
+        return
+
+
+class ArrivalOrder(Order):
     """First come, first served; a preempted sequence goes to the front (vLLM v1's FCFS queue).
 
     Every operation is O(1) (:meth:`peek`: O(index / 64)).
@@ -64,10 +94,11 @@ class ArrivalQueue:
             self._line.popleft()
 
 
-class KeyedQueue:
+class KeyOrder(Order):
     """The smallest key first, ties by ``(arrival_s, request_id)``; keys must not change while waiting.
 
     A sorted list with the head at its end: insertion moves memory, 10 us at 100,000 waiting; the rest is O(1).
+    Of the running, the largest key is preempted first (vLLM v1's priority queue).
     """
 
     def __init__(self, key: Callable[[Sequence], float]) -> None:
@@ -93,3 +124,7 @@ class KeyedQueue:
     def drop(self, count: int) -> None:
         """The first ``count`` sequences leave."""
         del self._line[len(self._line) - count :]
+
+    def urgency(self, sequence: Sequence) -> tuple[float, ...]:
+        """Its key, then its arrival."""
+        return (self._key(sequence), sequence.arrival_s, sequence.request_id)
