@@ -1,7 +1,7 @@
 # servsim: everything that a fresh machine with Python >= 3.11 and make needs.
 #
 #   make run    installs into .venv and runs the main job: three schedulers on the same requests
-#   make test   installs and runs the tests
+#   make test   installs and runs the tests; make test TESTS=tests/engine runs some of them
 #   make lint   ruff and mypy
 #   make bench  speed and memory; make bench-peers: beside the fastest other simulator
 #   make clean  removes the environment and everything that was generated
@@ -29,7 +29,7 @@ run: $(VENV)/.installed
 	@echo "figures and tables: results/azure-conv-22rps"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -229,9 +229,7 @@ class Result:
 
     def write(self, out: str | Path, *, overwrite: bool = False, table_format: str = "csv") -> None:
         """Write the result folder; raises ResultError if it exists and ``overwrite`` is not given."""
-        write_run(
-            Path(out), self.scenario, self.records, self.summary, overwrite=overwrite, table_format=table_format
-        )
+        write_run(Path(out), self.scenario, self.records, self.summary, overwrite=overwrite, table_format=table_format)
 
 
 def simulate(

@@ -56,6 +56,6 @@ def _draw(over: threading.Event, what: str, count: Callable[[], int], total: int
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=notes(), transient=True, auto_refresh=False) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(what, total=total, completed=count())
         while not over.wait(_REFRESH_S):
             progress.update(task, completed=count(), refresh=True)

@@ -324,5 +324,6 @@ class Instance:
     def _end_stride(self, prefill_tokens: int, decoders: int) -> None:
         """Write down the stride (or step with prefill) that ends here, if one does."""
         if self._stride is not None:
-            self._facts.stride(self.index, self._stride, self._steps_done, prefill_tokens, decoders, self.policy, self.memory)
+            done = (self._stride, self._steps_done, prefill_tokens, decoders)
+            self._facts.stride(self.index, *done, self.policy, self.memory)
             self._stride = None

@@ -111,7 +111,8 @@ def _check_fit(budget: MemoryBudget, device: Device, shape: ModelShape, tensor_p
     raise CapacityError(
         f"{shape.name} does not fit {device.name} with tensor_parallel_size {tensor_parallel_size}: "
         f"weights {format_bytes(budget.weight_bytes)}, {format_bytes(needed)} in all, of "
-        f"{format_bytes(budget.usable_bytes)} ({budget.gpu_memory_utilization:g} of {format_bytes(device.memory_bytes)})",
+        f"{format_bytes(budget.usable_bytes)} "
+        f"({budget.gpu_memory_utilization:g} of {format_bytes(device.memory_bytes)})",
         place="instance",
         remedy="raise tensor_parallel_size, quantize, or use a larger device",
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from servsim.records.columns import Columns
 
-__all__ = ["FINISHED", "PAUSE_REASONS", "REJECTED", "STATUSES", "UNFINISHED", "Records", "Recorder"]
+__all__ = ["FINISHED", "PAUSE_REASONS", "REJECTED", "STATUSES", "UNFINISHED", "Recorder", "Records"]
 
 FINISHED, REJECTED, UNFINISHED = 0, 1, 2
 STATUSES = ("finished", "rejected", "unfinished")

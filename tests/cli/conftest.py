@@ -40,8 +40,9 @@ Command = Callable[..., Ended]
 
 
 @pytest.fixture
-def servsim(capsys: pytest.CaptureFixture[str]) -> Command:
-    """``servsim(*arguments)``; its exit status and what it printed."""
+def servsim(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``servsim(*arguments)``; its exit status and what it printed, unfolded."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
 
     def call(*arguments: object) -> Ended:
         with pytest.raises(SystemExit) as left:

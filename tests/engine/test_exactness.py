@@ -56,7 +56,7 @@ def test_the_oracle_agrees_about_arrivals_on_and_beside_step_boundaries(case: Ca
 
 
 @examples(80)
-@given(cases(cost=rooflines, think=False))
+@given(cases(cost=rooflines, coincidences=False))
 def test_the_oracle_agrees_with_the_roofline_across_its_breakpoints(case: Case) -> None:
     agrees_with_oracle(case)
 

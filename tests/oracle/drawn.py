@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from case import Asked, Case
@@ -28,16 +29,23 @@ inexact_costs = st.one_of(
 
 @st.composite
 def cases(
-    draw: Any, exact: bool = False, cost: Any = None, think: bool = True, loops: bool = True, policy: str | None = None
+    draw: Any,
+    exact: bool = False,
+    cost: Any = None,
+    coincidences: bool = True,
+    loops: bool = True,
+    policy: str | None = None,
 ) -> Case:
     """A case; ``exact``: its times add up without rounding, whatever the order.
 
-    Users who think come back on a boundary more often than not, up to rounding: ``think=False`` leaves them out.
+    Without ``coincidences`` requests arrive off the grid of step times, and nobody thinks for a whole number of steps:
+    where a clock rounds, an arrival that falls on a boundary may be seen on either side of it.
     """
     if cost is None:
         cost = exact_costs if exact else st.one_of(exact_costs, inexact_costs)
     chosen_cost = draw(cost)
-    requests = draw(_requests(chosen_cost))
+    step_s = chosen_cost.decode_stride(0.0, 1, 10).first_s
+    requests = draw(_requests(step_s if coincidences else step_s * math.sqrt(0.5)))
     instances = draw(st.sampled_from([1, 1, 1, 2, 3]))
     max_num_seqs = draw(st.sampled_from([4, 3, 6, 8, 2, 1]))
     looped = loops and draw(st.sampled_from([False, False, False, True]))
@@ -49,7 +57,7 @@ def cases(
         instances=instances,
         router=draw(st.sampled_from(["round_robin", "random"])) if instances > 1 else "round_robin",
         concurrency=draw(st.integers(1, 6)) if looped else None,
-        think_s=draw(st.sampled_from([0.0, 0.0, 1 / 8, 2.0] if think else [0.0])) if looped else 0.0,
+        think_s=draw(st.sampled_from([0.0, 0.0, 1 / 8, 2.0] if coincidences else [0.0])) if looped else 0.0,
         seed=draw(st.integers(0, 3)),
         **draw(_policies(policy)),
         **draw(_memories(requests)),
@@ -57,13 +65,12 @@ def cases(
 
 
 @st.composite
-def _requests(draw: Any, cost: Any) -> tuple[Asked, ...]:
+def _requests(draw: Any, tick_s: float) -> tuple[Asked, ...]:
     longest_prompt, shortest_output, longest_output = draw(
         st.sampled_from([(12, 20, 40), (20, 10, 60), (12, 1, 10), (60, 1, 40)])
     )
     size = draw(st.sampled_from([8, 12, 4, 1]))
-    step_s = cost.decode_stride(0.0, 1, 10).first_s
-    # In steps of one decoder, so that coincidences happen.
+    # In steps of one decoder, usually, so that coincidences happen.
     gaps = st.sampled_from(draw(st.sampled_from([[0, 0, 0, 1, 3], [0, 0, 1, 2, 5], [0, 1, 2, 10, 40]])))
     outputs = st.integers(shortest_output, longest_output)
     drawn = draw(
@@ -81,7 +88,7 @@ def _requests(draw: Any, cost: Any) -> tuple[Asked, ...]:
     requests, clock = [], 0
     for gap, prompt, output, slack in drawn:
         clock += gap
-        requests.append(Asked(clock * step_s, prompt, output, output + slack))
+        requests.append(Asked(clock * tick_s, prompt, output, output + slack))
     return tuple(requests)
 
 

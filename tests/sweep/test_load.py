@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from servsim.errors import ScenarioError
+from servsim.scenario import load_scenario
+from servsim.streams import Streams
+from servsim.sweep import load_knob
+from servsim.workload import open_stream
+
+MMPP = {
+    "process": "mmpp",
+    "states": [{"rate_per_s": 8, "mean_dwell_s": 1}, {"rate_per_s": 0, "mean_dwell_s": 3}],
+    "rate_scale": 2.0,
+}
+
+
+def scenario_with(arrivals):
+    lengths = {"prompt_tokens": 10, "output_tokens": 5}
+    return load_scenario(
+        {
+            "name": "x",
+            "model": "llama-3.1-8b",
+            "instance": {"hardware": "h100-sxm"},
+            "workload": {"arrivals": arrivals, "lengths": lengths, "num_requests": 20_000},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "path", "rate"),
+    [
+        ({"process": "poisson", "rate_per_s": 7}, "workload.arrivals.rate_per_s", 7),
+        ({"process": "gamma", "rate_per_s": 3, "cv": 2}, "workload.arrivals.rate_per_s", 3),
+        (MMPP, "workload.arrivals.rate_scale", 4),
+        ({"process": "piecewise", "rates": [{"start_s": 0, "rate_per_s": 5}]}, "workload.arrivals.rate_scale", 5),
+    ],
+)
+def test_the_knob_sets_the_rate_that_it_says(arrivals, path, rate):
+    scenario = scenario_with(arrivals)
+    knob = load_knob(scenario)
+    assert knob.path == path
+    assert knob.rate_per_s == pytest.approx(rate)
+    doubled = scenario.with_overrides([f"{path}={knob.value_at(2 * rate)!r}"])
+    assert load_knob(doubled).rate_per_s == pytest.approx(2 * rate)
+    (block,) = open_stream(doubled.workload, Streams(0)).blocks()
+    assert len(block) / block.arrival_s[-1] == pytest.approx(2 * rate, rel=0.1)
+
+
+def test_another_rate_is_the_same_requests_closer_together():
+    scenario = scenario_with({"process": "poisson", "rate_per_s": 7})
+    slow, fast = (
+        next(
+            open_stream(scenario.with_overrides([f"workload.arrivals.rate_per_s={rate}"]).workload, Streams(0)).blocks()
+        )
+        for rate in (7, 14)
+    )
+    np.testing.assert_allclose(slow.arrival_s, 2 * fast.arrival_s)
+
+
+def test_a_trace_is_stretched(tmp_path):
+    rows = "".join(f"{second},10,5\n" for second in range(11))
+    (tmp_path / "trace.csv").write_text(f"arrival_s,prompt_tokens,output_tokens\n{rows}")
+    scenario = load_scenario(
+        {
+            "name": "x",
+            "model": "llama-3.1-8b",
+            "instance": {"hardware": "h100-sxm"},
+            "workload": {"trace": str(tmp_path / "trace.csv"), "format": "table", "time_scale": 0.5},
+        }
+    )
+    knob = load_knob(scenario)
+    assert (knob.path, knob.value, knob.rate_per_s) == ("workload.time_scale", 0.5, 2.0)
+    assert knob.value_at(4.0) == 0.25
+
+
+def test_a_closed_loop_has_no_knob():
+    with pytest.raises(ScenarioError, match="closed loop"):
+        load_knob(scenario_with({"process": "closed_loop", "concurrency": 3}))
