@@ -53,7 +53,8 @@ class Sequence:
     scheduled_s: float = float("nan")
     first_token_s: float = float("nan")
     cached_tokens: int = 0
-    paused_s: float = float("nan")  # when it was preempted, until it emits again
+    token_s: float = float("nan")  # when its latest prefill ended with a token
+    paused_s: float = float("nan")  # its latest token before a pause, until it emits again
     held: Any = field(default=None, repr=False)  # the allocator's own note about it
 
     @property

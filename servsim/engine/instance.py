@@ -74,6 +74,7 @@ class Instance:
         self._requests: dict[Sequence, Request] = {}  # of all that has not ended: the truth about them
         self._completions = Completions()
         self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
+        self._decoded_s = 0.0  # when the decoders emitted last
         self._admissions = 0
         self._idle: simpy.Event | None = None
         self._stride: Stride | None = None  # under way, with the steps that are committed and those to be
@@ -180,7 +181,7 @@ class Instance:
                 self._stop_decoding(sequence)
             sequence.preemptions += 1
             self.running.remove(sequence)
-            self._pause(sequence, now_s)
+            self._pause(sequence)
         self.memory.commit(plan.round)
         for sequence in plan.preempted:
             sequence.kv_tokens = 0
@@ -193,7 +194,7 @@ class Instance:
                 sequence.scheduled_s = now_s
         for sequence in () if plan.instant else plan.left_out:
             self._stop_decoding(sequence)
-            self._pause(sequence, now_s)
+            self._pause(sequence)
 
     def _stride_of(self, plan: Plan) -> Stride:
         """The stride that this plan goes on with, or a new one anchored now."""
@@ -257,6 +258,7 @@ class Instance:
         decoders = 0
         if plan.decode:
             decoders = running.decoders
+            self._decoded_s = now_s
             running.advance(steps)
             self.memory.advance(steps)
             if self._resuming:
@@ -280,6 +282,7 @@ class Instance:
     def _emit_after_prefill(self, sequence: Sequence, now_s: float) -> None:
         """The step that ended a prefill emits a token; from now on the sequence decodes."""
         sequence.generated_tokens += 1
+        sequence.token_s = now_s
         if sequence.first_token_s != sequence.first_token_s:  # NaN: not yet
             sequence.first_token_s = now_s
         elif sequence.paused_s == sequence.paused_s:
@@ -298,12 +301,12 @@ class Instance:
         self.memory.leave(sequence)
         self._completions.discard(sequence)
 
-    def _pause(self, sequence: Sequence, now_s: float) -> None:
-        """It emitted its latest token by now, and emits none in the step that begins."""
+    def _pause(self, sequence: Sequence) -> None:
+        """It emits none in the step that begins; its latest token came with a decode step or its own prefill."""
         if sequence in self._resuming:
             self._resuming.remove(sequence)
         elif sequence.first_token_s == sequence.first_token_s and sequence.paused_s != sequence.paused_s:
-            sequence.paused_s = now_s
+            sequence.paused_s = max(self._decoded_s, sequence.token_s)
 
     def _end_pauses(self, now_s: float) -> None:
         """Those that had been left out of a step have emitted again."""

@@ -1,6 +1,6 @@
 """When tokens came: inter-token latencies of a run, token times of a request.
 
-Records hold no row a token. In a row of ``strides`` every decoding sequence emits a token at each
+Records hold no row a token. In a row of ``strides`` with ``decode_seqs`` every decoding sequence emits a token at each
 step's end, and a request decodes in every row between its first token and its last one, but for its
 pauses; so both follow exactly from strides, requests and pauses.
 """
@@ -60,14 +60,15 @@ class TokenGaps:
 
     def __init__(self, records: Records) -> None:
         strides, pauses = records.strides, _Pauses.of(records)
-        first, last = strides["first_step_s"], strides["last_step_s"]
-        across = pauses.end_s - pauses.start_s
         self._records = records
         self._pauses = pauses
+        self._stalls = _Stalls.of(strides)
+        first, last, steps = self._stalls.without(strides)
+        single = np.concatenate([self._stalls.first_step_s, pauses.end_s - pauses.start_s])
         self._rows = Progressions(
-            low=np.concatenate([np.minimum(first, last), across]),
-            high=np.concatenate([np.maximum(first, last), across]),
-            steps=np.concatenate([strides["steps"], np.ones(len(across), dtype=np.int64)]),
+            low=np.concatenate([np.minimum(first, last), single]),
+            high=np.concatenate([np.maximum(first, last), single]),
+            steps=np.concatenate([steps, np.ones(len(single), dtype=np.int64)]),
         )
 
     def of(self, select: NDArray[np.bool_]) -> Gaps:
@@ -86,7 +87,56 @@ class TokenGaps:
             changes = np.bincount(np.concatenate(joins), minlength=size)
             changes -= np.bincount(np.concatenate(leaves), minlength=size)
             weights.append(np.cumsum(changes)[:-1])
-        return Gaps(self._rows, np.concatenate([*weights, paused.astype(np.int64)]))
+        return Gaps(self._rows, np.concatenate([self._stalls.share(np.concatenate(weights)), paused.astype(np.int64)]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stalls:
+    """Steps without any decode, in which decoders wait: the gap of the next decode step spans them.
+
+    A decoder that was there before a run of such rows has the gap of all of them and the decode step after; one
+    whose prefill ended in the run has what followed. So row i of a run stands for those who were there
+    in it and not in the row before, and the first step of the row after the run for those who joined in its last row.
+    """
+
+    row: NDArray[np.bool_]  # rows that stall
+    goes_on: NDArray[np.bool_]  # rows that stall after another one
+    span_s: NDArray[np.float64]  # of such a row: from its start to the end of the next decode step
+    after: NDArray[np.int64]  # rows that decode right after one that stalls
+    first_step_s: NDArray[np.float64]  # of each of them
+
+    @classmethod
+    def of(cls, strides: dict[str, NDArray[Any]]) -> _Stalls:
+        row = strides["decode_seqs"] == 0
+        follows = np.diff(strides["instance"], prepend=-1) == 0
+        before = np.concatenate([[False], row[:-1]]) & follows
+        after = np.flatnonzero(before & ~row)
+        # The end of the next decode step, carried back over the run; a run that nobody decodes after carries none.
+        next_row = np.searchsorted(after, np.flatnonzero(row))
+        known = np.append(strides["start_s"][after] + strides["first_step_s"][after], np.nan)
+        span_s = np.zeros(len(row))
+        span_s[row] = np.nan_to_num(known[next_row] - strides["start_s"][row])
+        return cls(row, row & before, span_s, after, strides["first_step_s"][after])
+
+    def without(
+        self, strides: dict[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """First and last value and number of values of every row: a row after a run lacks its first step."""
+        first, last = strides["first_step_s"].copy(), strides["last_step_s"].copy()
+        steps = strides["steps"].copy()
+        first[self.after] += ((last - first) / np.maximum(steps - 1, 1))[self.after]
+        steps[self.after] -= 1
+        first[self.row] = last[self.row] = self.span_s[self.row]
+        steps[self.row] = 1
+        alone = self.after[steps[self.after] == 0]
+        first[alone] = last[alone]
+        return first, last, steps
+
+    def share(self, weights: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Weights of the rows, then of the first steps after runs, from how many were there in each row."""
+        shared = weights.copy()
+        shared[1:][self.goes_on[1:]] -= weights[:-1][self.goes_on[1:]]
+        return np.concatenate([shared, weights[self.after] - weights[self.after - 1]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +199,12 @@ def _token_times(records: Records, select: NDArray[np.bool_]) -> Iterator[tuple[
         begin = _after(middles, requests["first_token_s"][mine])
         end = _after(middles, requests["finish_s"][mine])
         offset = int(begin.min())  # only the rows that somebody selected decodes in are expanded
-        ends_s, places = step_ends(records.strides, slice(rows.start + offset, rows.start + int(end.max())))
+        selected = slice(rows.start + offset, rows.start + int(end.max()))
+        ends_s, places = step_ends(records.strides, selected)
+        emits = np.repeat(records.strides["decode_seqs"][selected] > 0, records.strides["steps"][selected])
         for row, first, last in zip(mine.tolist(), begin - offset, end - offset, strict=True):
-            decoded = ends_s[places[first] : places[max(first, last)]]
+            span = slice(places[first], places[max(first, last)])
+            decoded = ends_s[span][emits[span]]
             held = slice(*np.searchsorted(pauses.request, [row, row + 1]))
             yield int(requests["request_id"][row]), _with_pauses(requests, row, decoded, pauses, held)
 
@@ -160,9 +213,9 @@ def _with_pauses(
     requests: dict[str, NDArray[Any]], row: int, decoded: NDArray[np.float64], pauses: _Pauses, held: slice
 ) -> NDArray[np.float64]:
     for start_s, end_s in zip(pauses.start_s[held], pauses.end_s[held], strict=True):
-        # The last token before a pause is at its start, the next one at its end: both stay.
+        # The last token before a pause is at its start; the next one at its end, whether or not others decoded then.
         tolerance_s = 1e-9 * max(1.0, end_s)
-        inside = (decoded > start_s + tolerance_s) & (decoded < end_s - tolerance_s)
-        decoded = decoded[~inside]
+        before, after = decoded[decoded <= start_s + tolerance_s], decoded[decoded > end_s + tolerance_s]
+        decoded = np.concatenate([before, [end_s], after])
     first = requests["first_token_s"][row]
     return np.concatenate([[first], decoded])

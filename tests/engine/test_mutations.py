@@ -30,7 +30,7 @@ from servsim.engine.completions import Completions
 from servsim.engine.instance import Instance, Observation
 from servsim.memory.paged import PagedAllocator
 from servsim.scheduler.batching import VllmV1Batching
-from servsim.scheduler.past_future import PastFuture
+from servsim.scheduler.past_future import PastFutureAdmission
 from servsim.scheduler.policy import UNBOUNDED
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -113,27 +113,26 @@ def now_plus_duration(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_draw_in_every_plan(patch: pytest.MonkeyPatch) -> None:
-    right = PastFuture.plan
-
-    def wrong(self: PastFuture, now_s: float) -> Any:
-        self._draws(1)
-        return right(self, now_s)
-
-    patch.setattr(PastFuture, "plan", wrong)
+    _before_every_plan(patch, lambda admission: admission._draws(1))
 
 
 def a_new_pass_in_every_plan(patch: pytest.MonkeyPatch) -> None:
-    right = PastFuture.plan
+    _before_every_plan(patch, PastFutureAdmission._forget)
 
-    def wrong(self: PastFuture, now_s: float) -> Any:
-        self._forget()
+
+def _before_every_plan(patch: pytest.MonkeyPatch, act: Callable[[PastFutureAdmission], Any]) -> None:
+    right = VllmV1Batching.plan
+
+    def wrong(self: VllmV1Batching, now_s: float) -> Any:
+        if isinstance(self.admission, PastFutureAdmission):
+            act(self.admission)
         return right(self, now_s)
 
-    patch.setattr(PastFuture, "plan", wrong)
+    patch.setattr(VllmV1Batching, "plan", wrong)
 
 
 def a_refusal_that_never_expires(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PastFuture, "stable_steps", lambda self: UNBOUNDED)
+    patch.setattr(PastFutureAdmission, "stable_steps", lambda self: UNBOUNDED)
 
 
 def stale_completions_taken_for_true(patch: pytest.MonkeyPatch) -> None:

@@ -262,5 +262,5 @@ def happened(case: Case) -> set[str]:
     if (records.strides["kv_external_fragmentation"] > 0).any():
         found.add("fragmented")
     if case.policy == "past_future":
-        found |= {"lengths drawn" for instance in assembly.instances if len(instance.policy._uniform)}
+        found |= {"lengths drawn" for instance in assembly.instances if len(instance.policy.admission._uniform)}
     return found
