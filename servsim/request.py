@@ -55,6 +55,8 @@ class Sequence:
     cached_tokens: int = 0
     token_s: float = float("nan")  # when its latest prefill ended with a token
     paused_s: float = float("nan")  # its latest token before a pause, until it emits again
+    swapped: bool = False  # out of the device, or back and about to emit
+    transfer_wait_s: float = 0.0  # spent waiting for its KV to be copied back
     held: Any = field(default=None, repr=False)  # the allocator's own note about it
 
     @property

@@ -33,7 +33,7 @@ from servsim.report.folder import check_free, pause_columns, write_run
 from servsim.request import Request
 from servsim.scenario import Scenario, load_scenario
 from servsim.scenario.instance_spec import FixedCost as FixedCostSpec
-from servsim.scheduler.policy import Policy, Surroundings
+from servsim.scheduler.policy import Bounds, Policy, Surroundings
 from servsim.scheduler.predictors import Oracle, Predictor
 from servsim.scheduler.running import Running
 from servsim.streams import Streams
@@ -173,7 +173,7 @@ class Simulation:
 
     def _parts(self, index: int, streams: Streams) -> Parts:
         spec = self.scenario.instance
-        running, memory = Running(), self.setup.allocator()
+        running, memory, cost = Running(), self.setup.allocator(), self.cost
         surroundings = Surroundings(
             running,
             memory,
@@ -181,6 +181,11 @@ class Simulation:
             spec.scheduler.max_num_batched_tokens,
             spec.scheduler.parameters,
             lambda name: streams.get(f"instance {index}: {name}"),
+            max_model_len=self.setup.max_model_len,
+            prefill_s=lambda tokens: cost.step_s([(tokens, 0)], 1, 0, 0),
+            decode_s=lambda decoders, context: cost.decode_stride(0.0, decoders, context).first_s,
+            bounds=_bounds(self.scenario, self.stream),
+            kv_bytes_per_token=self.setup.budget.kv_bytes_per_token * spec.tensor_parallel_size,
         )
         policy: Policy = spec.scheduler.plug_in(surroundings)
         return Parts(
@@ -286,6 +291,13 @@ def _stopped_by_interrupt(env: simpy.Environment) -> Iterator[list[int]]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _bounds(scenario: Scenario, stream: RequestStream) -> tuple[Bounds, ...]:
+    """What the scenario asks of the requests of each class, by the class's index."""
+    found = [scenario.slo_for(name) for name in stream.slo_classes]
+    given = [one.model_dump(exclude_none=True) if one else {} for one in found]
+    return tuple(Bounds(**one) for one in given)
 
 
 def _check_classes(scenario: Scenario, stream: RequestStream) -> None:

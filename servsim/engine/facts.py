@@ -11,7 +11,7 @@ from servsim.scheduler.policy import Policy
 __all__ = ["Facts"]
 
 _NAN = float("nan")
-_PREEMPTED, _LEFT_OUT = 0, 1
+_PREEMPTED, _LEFT_OUT, _SWAPPED = 0, 1, 2
 
 
 class Facts:
@@ -67,7 +67,11 @@ class Facts:
 
     def paused(self, sequence: Sequence, now_s: float) -> None:
         """A sequence that had stopped emitting at ``paused_s`` has emitted again."""
-        reason = _PREEMPTED if not sequence.decoding else _LEFT_OUT
+        if sequence.swapped:
+            reason = _SWAPPED
+            sequence.swapped = False
+        else:
+            reason = _LEFT_OUT if sequence.decoding else _PREEMPTED
         self._pauses((sequence.request_id, sequence.paused_s, now_s, reason))
         sequence.paused_s = _NAN
 
@@ -85,7 +89,7 @@ class Facts:
                 sequence.scheduled_s,
                 sequence.first_token_s,
                 finish_s,
-                0.0,
+                sequence.transfer_wait_s,
                 sequence.preemptions,
                 status,
             )

@@ -176,7 +176,7 @@ class Instance:
         """Carry out what a plan does at the start of its step."""
         assert plan.round is not None
         now_s = self.env.now
-        for sequence in plan.preempted:
+        for sequence in (*plan.preempted, *plan.swapped_out):
             if sequence.decoding:
                 self._stop_decoding(sequence)
             sequence.preemptions += 1
@@ -185,16 +185,33 @@ class Instance:
         self.memory.commit(plan.round)
         for sequence in plan.preempted:
             sequence.kv_tokens = 0
+        for sequence in plan.swapped_out:
+            sequence.swapped = True
+        for sequence in plan.swapped_in:
+            self._swap_in(sequence, plan.copy_s)
         self.policy.begin(plan)
         for sequence, _ in plan.prefills[len(plan.prefills) - plan.admitted :]:
-            sequence.admission = self._admissions
-            self._admissions += 1
+            self._number(sequence)
             self.running.admit(sequence)
             if sequence.scheduled_s != sequence.scheduled_s:  # NaN: for the first time
                 sequence.scheduled_s = now_s
         for sequence in () if plan.instant else plan.left_out:
             self._stop_decoding(sequence)
             self._pause(sequence)
+
+    def _swap_in(self, sequence: Sequence, copy_s: float) -> None:
+        """A swapped sequence goes on where it was: decoding, or in the middle of its prefill."""
+        self._number(sequence)
+        self.running.admit(sequence)
+        sequence.transfer_wait_s += copy_s
+        if sequence.generated_tokens and sequence.kv_tokens == sequence.total_tokens - 1:
+            del self.running.prefilling[sequence]
+            self._start_decoding(sequence)
+            self._resuming.append(sequence)
+
+    def _number(self, sequence: Sequence) -> None:
+        sequence.admission = self._admissions
+        self._admissions += 1
 
     def _stride_of(self, plan: Plan) -> Stride:
         """The stride that this plan goes on with, or a new one anchored now."""
@@ -210,8 +227,10 @@ class Instance:
             chunks.append((tokens, sequence.kv_tokens))
             emitting += sequence.kv_tokens + tokens == sequence.total_tokens
         decoders = running.decoders if plan.decode else 0
-        step_s = self.cost.step_s(chunks, emitting, decoders, running.context_tokens if plan.decode else 0)
-        self._stride = Stride(self.env.now, step_s)
+        context_tokens = running.context_tokens if plan.decode else 0
+        busy = chunks or decoders
+        step_s = self.cost.step_s(chunks, emitting, decoders, context_tokens) if busy else 0.0
+        self._stride = Stride(self.env.now, step_s + plan.copy_s)
         self._steps_done = 0
         return self._stride
 

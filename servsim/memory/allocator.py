@@ -31,6 +31,10 @@ class Round(Protocol):
         """The first prefill chunk of a waiting sequence; ``alone``: nothing else runs."""
         ...
 
+    def restore(self, sequence: Sequence) -> bool:
+        """Room for the KV of a swapped sequence (``kv_tokens``) and for its next token."""
+        ...
+
     def release(self, sequence: Sequence, kv_tokens: int) -> None:
         """Take back everything from a sequence that is preempted in this round, grown or not."""
         ...

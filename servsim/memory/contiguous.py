@@ -145,6 +145,10 @@ class ContiguousRound:
                 return True
         return False
 
+    def restore(self, sequence: Sequence) -> bool:
+        """Reserve the first hole that is long enough, for KV that is copied back."""
+        return self.admit(sequence, sequence.kv_tokens, alone=False)
+
     def release(self, sequence: Sequence, kv_tokens: int) -> None:
         """Give the extent of a preempted sequence back."""
         self.holes = _with_hole(self.holes, sequence.held)

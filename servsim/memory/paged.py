@@ -183,6 +183,15 @@ class PagedRound:
             return False
         return self._grant(sequence, -(-tokens // memory.block_size), tokens)
 
+    def restore(self, sequence: Sequence) -> bool:
+        """Room for the KV of a swapped sequence and for its next token; the latter is booked when it is there."""
+        size = self._memory.block_size
+        next_block = sequence.kv_tokens % size == 0
+        if not self._grant(sequence, -(-sequence.kv_tokens // size) + next_block, sequence.kv_tokens):
+            return False
+        self.granted[sequence] = (-(-sequence.kv_tokens // size), sequence.kv_tokens)
+        return True
+
     def release(self, sequence: Sequence, kv_tokens: int) -> None:
         """Take back everything from a sequence that is preempted in this round, grown or not."""
         self.free_blocks += -(-kv_tokens // self._memory.block_size)

@@ -14,7 +14,7 @@ __all__ = ["FINISHED", "PAUSE_REASONS", "REJECTED", "STATUSES", "UNFINISHED", "R
 
 FINISHED, REJECTED, UNFINISHED = 0, 1, 2
 STATUSES = ("finished", "rejected", "unfinished")
-PAUSE_REASONS = ("preempted", "left_out")
+PAUSE_REASONS = ("preempted", "left_out", "swapped")
 
 _REQUEST_TYPES = {
     "request_id": "i8",

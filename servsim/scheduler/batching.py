@@ -146,7 +146,7 @@ class VllmV1Batching(LinePolicy):
         prefills = [(sequence, tokens) for sequence, tokens in scheduled.items() if sequence in prefilling]
         decoding = len(scheduled) > len(prefills)
         left_out = [one for one in kept if one.decoding and one not in scheduled] if decoding else []
-        return Plan(prefills, 0, decoding, left_out, preempted, round_)
+        return Plan(prefills, 0, decoding, left_out, preempted, round=round_)
 
     def _lacking(self, sequence: Sequence) -> int:
         return 1 if sequence.decoding else sequence.total_tokens - sequence.kv_tokens

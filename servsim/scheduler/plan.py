@@ -19,6 +19,9 @@ class Plan(NamedTuple):
     decode: bool = False  # the decoders take a step ...
     left_out: Many[Sequence] = ()  # ... but for these; without ``decode`` all of them stall, and none is listed
     preempted: Many[Sequence] = ()  # in this order; they go back to waiting
+    swapped_out: Many[Sequence] = ()  # leave the device with their KV kept elsewhere; the policy keeps them
+    swapped_in: Many[Sequence] = ()  # come back with their KV, and go on in this very step
+    copy_s: float = 0.0  # seconds of copying before the step, for what is swapped
     round: Round | None = None  # the memory that it takes; None: only the decoders' growth
 
     @property
@@ -34,7 +37,7 @@ class Plan(NamedTuple):
     @property
     def instant(self) -> bool:
         """Whether it takes no time: preemptions alone, or nothing. Nobody is left out of a step that is none."""
-        return not self.decode and not self.prefills
+        return not self.decode and not self.prefills and not self.copy_s
 
 
 IDLE = Plan()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from servsim.memory.allocator import Allocator
 from servsim.request import Sequence
@@ -15,7 +15,23 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["UNBOUNDED", "Policy", "Surroundings"]
+__all__ = ["UNBOUNDED", "Bounds", "Policy", "Surroundings"]
+
+class Bounds(NamedTuple):
+    """The SLO of a class, in seconds; infinity where there is no bound."""
+
+    ttft_s: float = float("inf")
+    tpot_s: float = float("inf")
+    e2e_s: float = float("inf")
+
+
+def _unknown_s(tokens: int) -> float:
+    return 0.0
+
+
+def _unknown_decode_s(decoders: int, context_tokens: int) -> float:
+    return 0.0
+
 
 UNBOUNDED = 1 << 60  # steps: for as long as nothing happens
 
@@ -30,6 +46,11 @@ class Surroundings:
     max_num_batched_tokens: int
     parameters: Any  # the policy's own Parameters, checked, or None
     stream: Callable[[str], np.random.Generator]  # a named random stream of this instance
+    max_model_len: int = 1 << 30  # prompt and output together
+    prefill_s: Callable[[int], float] = _unknown_s  # a step that prefills so many tokens of one sequence alone
+    decode_s: Callable[[int, int], float] = _unknown_decode_s  # a decode step of so many sequences storing so much
+    bounds: tuple[Bounds, ...] = (Bounds(),)  # the SLO of each class, by its index
+    kv_bytes_per_token: int = 0  # over all devices of the instance
 
 
 class Policy(Protocol):
