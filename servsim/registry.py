@@ -2,7 +2,8 @@
 
 servsim's own plug-ins are listed here; other packages add theirs through the entry points
 ``servsim.schedulers``, ``servsim.allocators``, ``servsim.predictors``, ``servsim.trace_readers``
-and ``servsim.routers``, and a script through :func:`register`. A later registration of a name
+and ``servsim.routers``, and a script through :func:`register`, as it does orders, admission rules and batchings,
+the parts of the scheduler ``combined``. A later registration of a name
 wins over an earlier one, so that a built-in plug-in can be replaced.
 """
 
@@ -17,17 +18,89 @@ __all__ = ["KINDS", "names", "register", "resolve"]
 
 _BUILT_IN: dict[str, dict[str, str]] = {
     "schedulers": {
+        "ageing": "servsim.scheduler.ageing:Ageing",
+        "clairvoyant": "servsim.scheduler.clairvoyant:Clairvoyant",
+        "combined": "servsim.scheduler.combined:Combined",
+        "deficit_round_robin": "servsim.scheduler.deficit_round_robin:DeficitRoundRobin",
+        "edf": "servsim.scheduler.edf:Edf",
+        "faster_transformer": "servsim.scheduler.faster_transformer:FasterTransformer",
+        "fastserve": "servsim.scheduler.fastserve:FastServe",
         "fcfs": "servsim.scheduler.fcfs:Fcfs",
+        "hrrn": "servsim.scheduler.hrrn:Hrrn",
+        "lcf": "servsim.scheduler.vtc:Lcf",
+        "least_slack": "servsim.scheduler.least_slack:LeastSlack",
+        "lightllm": "servsim.scheduler.lightllm:LightLlm",
+        "ltr": "servsim.scheduler.ltr:Ltr",
+        "orca": "servsim.scheduler.orca:Orca",
         "past_future": "servsim.scheduler.past_future:PastFuture",
+        "priority_trace": "servsim.scheduler.priority_trace:PriorityTrace",
+        "rpm_limit": "servsim.scheduler.rpm_limit:RpmLimit",
+        "s3": "servsim.scheduler.s3:S3",
+        "sarathi": "servsim.scheduler.sarathi:Sarathi",
+        "serial": "servsim.scheduler.serial:Serial",
+        "sglang": "servsim.scheduler.sglang:Sglang",
+        "shedding": "servsim.scheduler.shedding:Shedding",
+        "shortest_prompt_first": "servsim.scheduler.shortest_prompt_first:ShortestPromptFirst",
         "sjf": "servsim.scheduler.sjf:Sjf",
+        "slo_gain": "servsim.scheduler.slo_gain:SloGain",
+        "slos_serve": "servsim.scheduler.slos_serve:SlosServe",
+        "srpt": "servsim.scheduler.srpt:Srpt",
+        "ssjf": "servsim.scheduler.ssjf:Ssjf",
+        "tier_admission": "servsim.scheduler.tier_admission:TierAdmission",
+        "trail": "servsim.scheduler.trail:Trail",
+        "vllm_v0": "servsim.scheduler.vllm_v0:VllmV0",
+        "vllm_v1": "servsim.scheduler.vllm_v1:VllmV1",
+        "vtc": "servsim.scheduler.vtc:Vtc",
+        "vtc_predictive": "servsim.scheduler.vtc:VtcPredictive",
+    },
+    "orders": {
+        "ageing": "servsim.scheduler.ageing:Ageing",
+        "clairvoyant": "servsim.scheduler.clairvoyant:Clairvoyant",
+        "fcfs": "servsim.scheduler.combined:ArrivalFirst",
+        "hrrn": "servsim.scheduler.hrrn:Hrrn",
+        "longest_output_first": "servsim.scheduler.sglang_orders:LongestOutputOrder",
+        "ltr": "servsim.scheduler.ltr:Ltr",
+        "priority": "servsim.scheduler.vllm_v1:PriorityOrder",
+        "random": "servsim.scheduler.sglang_orders:RandomOrder",
+        "rejoin": "servsim.scheduler.sglang_orders:RejoinOrder",
+        "shortest_prefill_first": "servsim.scheduler.sglang_orders:ShortestPrefillOrder",
+        "shortest_prompt_first": "servsim.scheduler.shortest_prompt_first:ShortestPromptFirst",
+        "sjf": "servsim.scheduler.sjf:Sjf",
+        "srpt": "servsim.scheduler.srpt:Srpt",
+        "ssjf": "servsim.scheduler.ssjf:Ssjf",
+    },
+    "admissions": {
+        "anyone": "servsim.scheduler.combined:AnyoneAdmission",
+        "lightllm": "servsim.scheduler.lightllm:LightLlmAdmission",
+        "past_future": "servsim.scheduler.past_future:PastFutureAdmission",
+        "reservation": "servsim.scheduler.reservation:Reservation",
+        "sglang": "servsim.scheduler.sglang:SglangAdmission",
+    },
+    "batchings": {
+        "displacing": "servsim.scheduler.displacing:DisplacingBatching",
+        "faster_transformer": "servsim.scheduler.faster_transformer:FasterTransformer",
+        "lightllm": "servsim.scheduler.lightllm_batching:LightLlmBatching",
+        "orca": "servsim.scheduler.orca:Orca",
+        "sarathi": "servsim.scheduler.sarathi:Sarathi",
+        "serial": "servsim.scheduler.serial:Serial",
+        "sglang": "servsim.scheduler.sglang_batching:SglangBatching",
+        "vllm_v0": "servsim.scheduler.vllm_v0:VllmV0",
+        "vllm_v1": "servsim.scheduler.batching:VllmV1Batching",
     },
     "allocators": {
         "contiguous": "servsim.memory.contiguous:ContiguousAllocator",
         "paged": "servsim.memory.paged:PagedAllocator",
     },
     "predictors": {
+        "bucket": "servsim.scheduler.predictors:Bucket",
+        "clairvoyant_classes": "servsim.scheduler.predictors:ClairvoyantClasses",
+        "constant": "servsim.scheduler.predictors:Constant",
+        "history": "servsim.scheduler.predictors:History",
         "lognormal_noise": "servsim.scheduler.predictors:LognormalNoise",
+        "mae_noise": "servsim.scheduler.predictors:MaeNoise",
         "oracle": "servsim.scheduler.predictors:Oracle",
+        "rank_accuracy": "servsim.scheduler.predictors:RankAccuracy",
+        "trained": "servsim.scheduler.predictors:Trained",
     },
     "trace_readers": {
         "azure": "servsim.workload.readers.azure:read",
@@ -45,6 +118,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     },
 }
 KINDS = tuple(_BUILT_IN)
+_PARTS = ("orders", "admissions", "batchings")  # of the scheduler ``combined``; they have no entry points
 
 _registered: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 _entry_points: dict[str, dict[str, Any]] = {}
@@ -79,6 +153,8 @@ def resolve(kind: str, name: str) -> Any:
 
 
 def _from_entry_points(kind: str) -> dict[str, Any]:
+    if kind in _PARTS:
+        return {}
     if kind not in _entry_points:
         from importlib.metadata import entry_points  # slow to import, and needed by few commands
 

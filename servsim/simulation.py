@@ -145,6 +145,7 @@ class Simulation:
         streams = Streams(scenario.seed)
         router: Router = scenario.router.plug_in(scenario.router.parameters, streams.get("router"))
         self._router = router
+        self._predictor = self._make_predictor(streams)
         self.instances: list[Instance] = []
         self.source = Source(self.env, self.stream, self._submit)
         on_end = self.source.ended if self.source.closed else None
@@ -189,17 +190,18 @@ class Simulation:
         )
         policy: Policy = spec.scheduler.plug_in(surroundings)
         return Parts(
-            policy, running, memory, self.cost, self._predictor(streams), self._facts, self.setup.max_model_len,
+            policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
             spec.stepping == "single",
         )  # fmt: skip
 
-    def _predictor(self, streams: Streams) -> Predictor:
+    def _make_predictor(self, streams: Streams) -> Predictor:
+        """One for all instances: a request is judged alike wherever it goes, and what is learnt is learnt by all."""
         spec = self.scenario.instance.scheduler.predictor
-        # One stream for all instances: a request is judged alike wherever it goes.
         stream = streams.get("predictor")
         if spec is None:
             return Oracle(None, stream)
         predictor: Predictor = spec.plug_in(spec.parameters, stream)
+        predictor.prepare(self.stream)
         return predictor
 
 

@@ -34,7 +34,7 @@ BOTTOM = {room for rooms in LAYERS[:3] for room in rooms}
 
 SIMPY_ROOMS = {"engine", "workload", "memory", "cluster", "simulation"}
 # Slow to import, or wanted by few: these alone may be imported inside a function.
-SLOW = {"importlib", "joblib", "matplotlib", "numpy", "pandas", "pyarrow", "rich", "scipy"}
+SLOW = {"importlib", "joblib", "matplotlib", "numpy", "pandas", "pyarrow", "rich", "scipy", "sklearn"}
 
 
 def room_of(path: Path) -> str:

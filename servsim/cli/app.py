@@ -16,6 +16,7 @@ from servsim.cli.list import list_
 from servsim.cli.new import new
 from servsim.cli.output import note, show_text
 from servsim.cli.plot import plot
+from servsim.cli.reproduce import reproduce
 from servsim.cli.run import run
 from servsim.cli.schema import schema
 from servsim.cli.sweep import sweep
@@ -36,6 +37,7 @@ app.command("run")(run)
 app.command("compare")(compare)
 app.command("sweep")(sweep)
 app.command("capacity")(capacity)
+app.command("reproduce")(reproduce)
 app.command("plot")(plot)
 app.command("check")(check)
 app.command("list")(list_)

@@ -25,6 +25,9 @@ class Kind(StrEnum):
     """What can be listed: plug-ins, and the files of the catalogue."""
 
     SCHEDULERS = "schedulers"
+    ORDERS = "orders"
+    ADMISSIONS = "admissions"
+    BATCHINGS = "batchings"
     ALLOCATORS = "allocators"
     PREDICTORS = "predictors"
     ROUTERS = "routers"

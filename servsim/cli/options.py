@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Jobs", "Out", "Overwrite", "Scenario", "Seeds", "Set", "Vary"]
+__all__ = ["Jobs", "OptionalOut", "Out", "Overwrite", "Scenario", "Seeds", "Set", "Vary"]
 
 Scenario = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="A YAML file, or the name of a shipped scenario.", show_default=False)
@@ -30,6 +30,10 @@ Vary = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Where results go; by default results/<name>.", show_default=False),
+]
+OptionalOut = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where results go; by default nothing is written.", show_default=False),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result folder that exists already.")]
 Seeds = Annotated[

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import simpy
 
-from servsim.clock import BOUNDARY, PLAN, TIMER, schedule_at
+from servsim.clock import ARRIVAL, BOUNDARY, PLAN, TIMER, schedule_at
 from servsim.cost.cost_model import CostModel
 from servsim.cost.stride import Stride
 from servsim.engine.completions import Completions
@@ -76,6 +76,7 @@ class Instance:
         self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
         self._decoded_s = 0.0  # when the decoders emitted last
         self._admissions = 0
+        self._predicting = 0  # requests whose prediction is not ready
         self._idle: simpy.Event | None = None
         self._stride: Stride | None = None  # under way, with the steps that are committed and those to be
         self._steps_done = 0
@@ -84,13 +85,10 @@ class Instance:
         self.process = env.process(self._run())
 
     def submit(self, request: Request) -> None:
-        """A request arrives, now. It is rejected at once if it can never be held."""
+        """A request arrives, now. It is rejected at once if it can never be held, or if the policy does not take it."""
         tokens = request.prompt_tokens + request.output_tokens
         if tokens > self._max_model_len or not self.memory.fits(tokens - 1):
-            self._facts.rejected(request, self.index)
-            if self._on_end is not None:
-                self._on_end(request)
-            return
+            return self._reject(request)
         sequence = Sequence(
             request.request_id,
             request.arrival_s,
@@ -101,8 +99,27 @@ class Instance:
             request.priority,
             request.hash_ids,
         )
-        if self._predictor is not None:
-            sequence.predicted_tokens = self._predictor.predict(request)
+        if self._predictor is None:
+            return self._enter(sequence, request)
+        sequence.predicted_tokens = self._predictor.predict(request)
+        if self._predictor.latency_s <= 0:
+            return self._enter(sequence, request)
+        self._requests[sequence] = request
+        self._predicting += 1
+        ready = simpy.Event(self.env)
+        assert ready.callbacks is not None
+        ready.callbacks.append(lambda _: self._predicted(sequence, request))
+        schedule_at(self.env, ready, self.env.now + self._predictor.latency_s, ARRIVAL)
+
+    def _predicted(self, sequence: Sequence, request: Request) -> None:
+        """The prediction is ready: only now the request enters the queue, or is rejected by the policy."""
+        self._predicting -= 1
+        del self._requests[sequence]
+        self._enter(sequence, request)
+
+    def _enter(self, sequence: Sequence, request: Request) -> None:
+        if not self.policy.accepts(sequence):
+            return self._reject(request)
         self._requests[sequence] = request
         self.policy.add(sequence)
         if self._idle is not None:
@@ -110,17 +127,25 @@ class Instance:
         elif self._boundary is not None and self.policy.arrival_matters(sequence):
             self._cut()
 
+    def _reject(self, request: Request) -> None:
+        self._facts.rejected(request, self.index)
+        if self._on_end is not None:
+            self._on_end(request)
+
     def observe(self, now_s: float) -> Observation:
         """Counts and KV use at ``now_s``: of a stride under way, the steps that ended before ``now_s`` count."""
         steps = 0
         if self._stride is not None and self._boundary is not None:
             steps = max(0, self._stride.first_end_at_or_after(now_s) - 1 - self._steps_done)
         return Observation(
-            self.policy.waiting, len(self.running), self.memory.blocks_after(steps), self.memory.total_blocks
+            self.policy.waiting + self._predicting,
+            len(self.running),
+            self.memory.blocks_after(steps),
+            self.memory.total_blocks,
         )
 
     def unfinished(self) -> list[tuple[Sequence, Request]]:
-        """What has not ended, in order of arrival."""
+        """What has not ended, in the order in which it was queued."""
         return list(self._requests.items())
 
     def _run(self) -> Waiting:
@@ -340,6 +365,8 @@ class Instance:
         self.running.remove(sequence)
         self.memory.release(sequence)
         self.policy.finished(sequence, request.output_tokens)
+        if self._predictor is not None:
+            self._predictor.learn(request, request.output_tokens)
         self._facts.finished(sequence, request.output_tokens, self.index, now_s)
         return request
 

@@ -20,6 +20,7 @@ DATA_VARIABLE = "SERVSIM_DATA"
 
 _NAME_OR_PATH: frozenset[KeyPath] = frozenset({("model",), ("instance", "hardware"), ("workload",)})
 _ALWAYS_PATH = frozenset({"trace", "table"})  # under workload
+_TRAINED_ON: KeyPath = ("instance", "scheduler", "predictor", "trace")
 
 
 def anchored(value: Any, base: Path, path: KeyPath = (), *, place: str) -> Any:
@@ -63,6 +64,8 @@ def files(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 def _means_file(text: str, path: KeyPath) -> bool:
     if path in _NAME_OR_PATH:
         return is_path(text)
+    if path == _TRAINED_ON:
+        return True
     if path[:1] != ("workload",):
         return False
     return path[-1] in _ALWAYS_PATH or (path[-1] == "lengths" and is_path(text))

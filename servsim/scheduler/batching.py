@@ -10,7 +10,7 @@ from servsim.scheduler.admissions import Admission
 from servsim.scheduler.line import LinePolicy
 from servsim.scheduler.orders import KeyOrder, Order
 from servsim.scheduler.plan import DECODE, IDLE, Plan
-from servsim.scheduler.policy import Surroundings
+from servsim.scheduler.policy import UNBOUNDED, Surroundings
 
 __all__ = ["VllmV1Batching"]
 
@@ -27,12 +27,19 @@ class VllmV1Batching(LinePolicy):
 
     Source: vllm/v1/core/sched/scheduler.py. Unless a subclass has an :meth:`order_key` this is its FCFS mode
     (the victim is the tail of the list, preempted sequences go to the front of the queue); with one it is
-    its priority mode with that key as the priority. Not modelled here: prefix caching, LoRA and
-    grammar limits, encoder budgets, ``long_prefill_token_threshold`` (0, its default).
+    its priority mode with that key as the priority. ``long_prefill_token_threshold`` (0, its default: none) bounds
+    the chunk of any prefill, so that several prefills may stand half done at once; where the budget does not
+    last for all, it goes down the list, and those at its end, decoders too, miss the step. Not modelled here: prefix
+    caching, LoRA and grammar limits, encoder budgets.
     """
 
     def __init__(
-        self, surroundings: Surroundings, order: Order | None = None, admission: Admission | None = None
+        self,
+        surroundings: Surroundings,
+        order: Order | None = None,
+        admission: Admission | None = None,
+        *,
+        long_prefill_token_threshold: int = 0,
     ) -> None:
         kind = type(self)
         if order is None and kind.order_key is not VllmV1Batching.order_key:
@@ -40,6 +47,8 @@ class VllmV1Batching(LinePolicy):
         if admission is None and kind.admits is not VllmV1Batching.admits:
             admission = _OwnRule(self.admits)
         super().__init__(surroundings, order, admission)
+        self._threshold = long_prefill_token_threshold
+        self._longest_chunk = long_prefill_token_threshold or UNBOUNDED
         # What a subclass plans by itself may change with every step, for all that is known here.
         self._steady = kind.plan is VllmV1Batching.plan
 
@@ -75,16 +84,18 @@ class VllmV1Batching(LinePolicy):
                 return IDLE
             if self.memory.steps_until_full(1):
                 return DECODE
-            return self._plan_under_pressure()
+            return self._walk()
         round_ = self.memory.round()
+        if self._threshold and self._over_budget():
+            return self._walk()
         if not round_.grow_decoders():
-            return self._plan_under_pressure()
+            return self._walk()
         budget = self.max_num_batched_tokens - running.decoders
         prefills: list[tuple[Sequence, int]] = []
         for sequence in running.prefilling:
-            tokens = min(sequence.total_tokens - sequence.kv_tokens, budget)
+            tokens = min(sequence.total_tokens - sequence.kv_tokens, self._longest_chunk, budget)
             if not round_.extend(sequence, tokens):
-                return self._plan_under_pressure()
+                return self._walk()
             prefills.append((sequence, tokens))
             budget -= tokens
         admitted = self._admit(round_, prefills, budget) if may_admit else 0
@@ -99,7 +110,7 @@ class VllmV1Batching(LinePolicy):
         admitted = 0
         while budget > 0 and admitted < places:
             sequence = queue.peek(admitted)
-            tokens = min(sequence.total_tokens, budget)
+            tokens = min(sequence.total_tokens, self._longest_chunk, budget)
             alone = not admitted and not self.running.sequences
             if not self.admission.admits(sequence, admitted) or not round_.admit(sequence, tokens, alone=alone):
                 break
@@ -108,8 +119,14 @@ class VllmV1Batching(LinePolicy):
             admitted += 1
         return admitted
 
-    def _plan_under_pressure(self) -> Plan:
-        """Walk the running list one by one and preempt until the rest fits; nothing is admitted.
+    def _over_budget(self) -> bool:
+        """Whether the budget does not last for the running list; then nothing is left for the waiting either."""
+        running = self.running
+        wanted = running.decoders + sum(self._lacking(sequence) for sequence in running.prefilling)
+        return wanted > self.max_num_batched_tokens
+
+    def _walk(self) -> Plan:
+        """Go through the running list one by one and preempt until the rest fits; nothing is admitted.
 
         In priority mode a sequence may turn out to be its own victim in mid-list. vLLM then ends the walk,
         and those behind it do nothing in this step.
@@ -149,7 +166,9 @@ class VllmV1Batching(LinePolicy):
         return Plan(prefills, 0, decoding, left_out, preempted, round=round_)
 
     def _lacking(self, sequence: Sequence) -> int:
-        return 1 if sequence.decoding else sequence.total_tokens - sequence.kv_tokens
+        if sequence.decoding:
+            return 1
+        return min(sequence.total_tokens - sequence.kv_tokens, self._longest_chunk)
 
     def _grant(self, round_: Round, sequence: Sequence, tokens: int) -> bool:
         if sequence.decoding:

@@ -18,7 +18,9 @@ class LinePolicy:
     of one's own is an order or an admission rule and nothing else.
     """
 
-    def __init__(self, surroundings: Surroundings, order: Order | None = None, admission: Admission | None = None) -> None:
+    def __init__(
+        self, surroundings: Surroundings, order: Order | None = None, admission: Admission | None = None
+    ) -> None:
         self.surroundings = surroundings
         self.running = surroundings.running
         self.memory = surroundings.memory
@@ -35,6 +37,10 @@ class LinePolicy:
     def head(self) -> Sequence | None:
         """The sequence that would be admitted next."""
         return self.queue.peek(0) if len(self.queue) else None
+
+    def accepts(self, sequence: Sequence) -> bool:
+        """Every request is taken."""
+        return True
 
     def add(self, sequence: Sequence) -> None:
         """A sequence arrives."""
@@ -63,5 +69,5 @@ class LinePolicy:
         return min(self.queue.timer_s(), self.admission.timer_s())
 
     def arrival_matters(self, sequence: Sequence) -> bool:
-        """Only where a place is free and the newcomer is the head: behind a refused head it waits."""
-        return len(self.running) < self.max_num_seqs and self.queue.peek(0) is sequence
+        """As the order says; usually only where a place is free and the newcomer is the head."""
+        return self.queue.newcomer_matters(sequence, has_place=len(self.running) < self.max_num_seqs)

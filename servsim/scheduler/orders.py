@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from typing import Protocol
 
 from servsim.request import Sequence
@@ -42,6 +43,14 @@ class Order(Protocol):
     def urgency(self, sequence: Sequence) -> tuple[float, ...] | None:
         """Of running sequences the one with the largest is the first to be preempted; None: the latest admitted."""
         return None
+
+    def yielding(self, sequence: Sequence) -> Many[Sequence]:
+        """Running sequences that a waiting one may displace, the first to go first; none in most orders."""
+        return ()
+
+    def newcomer_matters(self, sequence: Sequence, *, has_place: bool) -> bool:
+        """Whether one that was just pushed may change a plan that only decodes; behind a refused head it waits."""
+        return has_place and self.peek(0) is sequence
 
     def refresh(self, now_s: float) -> None:
         """A plan is about to be made: bring the line up to date. Asked twice at one time, it changes nothing."""
@@ -124,6 +133,11 @@ class KeyOrder(Order):
     def drop(self, count: int) -> None:
         """The first ``count`` sequences leave."""
         del self._line[len(self._line) - count :]
+
+    def remove(self, sequence: Sequence) -> None:
+        """A waiting sequence leaves from wherever it is."""
+        place = (-self._key(sequence), -sequence.arrival_s, -sequence.request_id)
+        del self._line[bisect_left(self._line, place)]
 
     def urgency(self, sequence: Sequence) -> tuple[float, ...]:
         """Its key, then its arrival."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from servsim.request import Sequence
 from servsim.scheduler.admissions import Admission
+from servsim.scheduler.batch_state import BatchState, newcomers
 from servsim.scheduler.batching import VllmV1Batching
-from servsim.scheduler.peak import LengthHistory, pack, peak_tokens
+from servsim.scheduler.peak import SLACK_TOKENS, LengthHistory, expected_growth, pack, peak_tokens
 from servsim.scheduler.plan import Plan
 from servsim.scheduler.policy import UNBOUNDED, Surroundings
-from servsim.scheduler.running import Running
 
 __all__ = ["PastFuture", "PastFutureAdmission", "PastFutureParameters", "scenario_count"]
 
@@ -31,14 +31,33 @@ class PastFutureParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reserve: float = Field(0.05, ge=0, lt=1, description="share of the capacity that the peak must leave free")
+    version: Literal["original", "later"] = Field(
+        "original", description="which of LightLLM's two: March 2024 (original), or that of its chunked queue (later)"
+    )
+    reserve: float | None = Field(
+        None, ge=0, lt=1, description="share of the capacity that the peak must leave free; by default 0.05, later 0"
+    )
     window: int = Field(200, ge=2, le=100_000, description="finished outputs that are remembered")
     default_output_tokens: int = Field(
-        1024, ge=1, le=1 << 30, description="length that half of the window is filled with at the start"
+        1024,
+        ge=1,
+        le=1 << 30,
+        description="length that half of the window is filled with at the start (later: router_max_new_token_len)",
     )
     router_max_wait_tokens: int = Field(
         6, ge=1, description="decode steps after which a refused head is drawn again (LightLLM's name)"
     )
+    chunked_prefill_size: int = Field(
+        4096, ge=1, description="tokens of a prefill chunk, for the later version's estimate of pending chunks"
+    )
+
+    @property
+    def limit_share(self) -> float:
+        """The share of the capacity that the peak must stay below."""
+        reserve = self.reserve
+        if reserve is None:
+            reserve = 0.05 if self.version == "original" else 0.0
+        return 1 - reserve
 
 
 class PastFutureAdmission(Admission):
@@ -56,19 +75,29 @@ class PastFutureAdmission(Admission):
     can be taken at once. A head whose declared maximum fits with those of all running ones is admitted
     without sampling (no draw could refuse it), one that overflows with the tokens held already is refused so.
 
-    Source: LightLLM, router "future_past" (commit f50e8413); Gong et al., ASPLOS 2025.
+    The ``later`` version counts ``a = P + g + 1`` and ``b = max(0, 7 ceil(lacking / chunk) + cap - g - 1) + 6``
+    (7: ``router_max_wait_tokens + 1``), always ends the grid of a running request with its bound, and has no
+    reserve unless one is given: its class keeps the constant and does not use it.
+
+    Source: LightLLM, router "future_past" (commit f50e8413), and its later class for the chunked queue (a stored
+    file, whose base class was not to be had); Gong et al., ASPLOS 2025.
     """
 
+    Parameters = PastFutureParameters
+
     def __init__(self, surroundings: Surroundings, parameters: PastFutureParameters | None = None) -> None:
-        settings = parameters or PastFutureParameters()
+        own = surroundings.parameters
+        settings = parameters or (own if isinstance(own, PastFutureParameters) else PastFutureParameters())
+        self._later = settings.version == "later"
+        self._chunk = settings.chunked_prefill_size
         self.running = surroundings.running
         self.history = LengthHistory(settings.window, settings.default_output_tokens)
         memory = surroundings.memory
-        self._limit = memory.total_blocks * memory.block_size * (1 - settings.reserve)
+        self._limit = memory.total_blocks * memory.block_size * settings.limit_share
         self._wait_steps = settings.router_max_wait_tokens
         self._stream = surroundings.stream("past_future")
         self._uniform = np.empty(0)
-        self._batch = _Batch(surroundings.max_num_seqs)
+        self._batch = BatchState(surroundings.max_num_seqs)
         self._declared_tokens = 0  # P + max_tokens over all running
         self._verdicts: dict[Sequence, bool] = {}  # of the pass under way
         self._refused_step: int | None = None
@@ -89,19 +118,17 @@ class PastFutureAdmission(Admission):
 
     def began(self, plan: Plan) -> None:
         """Admitted and preempted sequences change the batch, and end the pass."""
-        for sequence, _ in plan.prefills[len(plan.prefills) - plan.admitted :]:
-            self._batch.add(sequence)
-            self._declared_tokens += sequence.prompt_tokens + sequence.max_tokens
-        for sequence in plan.preempted:
-            self._remove(sequence)
-        self._batch.unsettle(plan.left_out)
-        if plan.admitted or plan.preempted:
+        came, went = newcomers(plan), (*plan.preempted, *plan.swapped_out)
+        self._batch.began(plan)
+        self._declared_tokens += sum(map(self._declared, came)) - sum(map(self._declared, went))
+        if came or went:
             self._forget()
 
     def finished(self, sequence: Sequence, output_tokens: int) -> None:
         """The output's length enters the history, the sequence leaves the batch."""
         self.history.append(output_tokens)
-        self._remove(sequence)
+        self._batch.remove(sequence)
+        self._declared_tokens -= self._declared(sequence)
         self._forget()
 
     def stable_steps(self) -> int:
@@ -113,8 +140,7 @@ class PastFutureAdmission(Admission):
     def _judge(self, sequence: Sequence) -> bool:
         running = self.running
         pending = [other for other, verdict in self._verdicts.items() if verdict]
-        declared = sequence.prompt_tokens + sequence.max_tokens
-        declared += sum(other.prompt_tokens + other.max_tokens for other in pending)
+        declared = self._declared(sequence) + sum(map(self._declared, pending))
         if self._declared_tokens + declared < self._limit:
             return True
         held = sequence.total_tokens + sum(other.total_tokens for other in pending)
@@ -137,9 +163,11 @@ class PastFutureAdmission(Admission):
         """Packed (a, b) of the running ones in each scenario of a new pass."""
         prompt, bound, generated = self._batch.state(self.running)
         scenarios = scenario_count(len(prompt))
-        total = self.history.draw_running(generated, bound, self._draws(scenarios * len(prompt)).reshape(scenarios, -1))
+        uniform = self._draws(scenarios * len(prompt)).reshape(scenarios, -1)
+        total = self.history.draw_running(generated, bound, uniform, always_bounded=self._later)
         cap = np.minimum(bound, np.maximum(generated, total))
-        return pack(prompt + generated, np.maximum(0, cap - generated - 1))
+        lacking = self._batch.lacking(self.running) if self._later else 1
+        return self._packed(prompt + generated, generated, cap, lacking)
 
     def _with_waiting(self, sequence: Sequence) -> Tokens:
         """The pass with one more request, its total drawn once a scenario."""
@@ -148,7 +176,7 @@ class PastFutureAdmission(Admission):
         total = self.history.draw_waiting(self._draws(len(self._pass)))
         cap = np.minimum(sequence.max_tokens, np.maximum(generated, total))
         held = np.full(len(cap), sequence.total_tokens, dtype=np.int64)
-        column = pack(held, np.maximum(0, cap - generated - 1))
+        column = self._packed(held, generated, cap, sequence.total_tokens - sequence.kv_tokens)
         return np.concatenate([self._pass, column[:, None]], axis=1)
 
     def _draws(self, count: int) -> NDArray[np.float64]:
@@ -163,13 +191,23 @@ class PastFutureAdmission(Admission):
         self._refused_step = None
         self._pass = None
 
-    def _remove(self, sequence: Sequence) -> None:
-        self._batch.remove(sequence)
-        self._declared_tokens -= sequence.prompt_tokens + sequence.max_tokens
+    def _declared(self, sequence: Sequence) -> int:
+        """At least the tokens that it can be estimated to hold in the end."""
+        declared = sequence.prompt_tokens + sequence.max_tokens
+        if self._later:
+            declared += SLACK_TOKENS - (-declared // self._chunk) * (self._wait_steps + 1)
+        return declared
+
+    def _packed(self, held: Tokens, generated: Tokens | int, cap: Tokens, lacking: Tokens | int) -> Tokens:
+        """(a, b) of requests that hold so many tokens and are assumed to end at ``cap``."""
+        if not self._later:
+            return pack(held, np.maximum(0, cap - generated - 1))
+        chunk_steps = -(-lacking // self._chunk) * (self._wait_steps + 1)
+        return pack(held + 1, expected_growth(np.asarray(generated), cap, chunk_steps))
 
 
 class PastFuture(VllmV1Batching):
-    """Past-Future admission (LightLLM, the original of March 2024) on vLLM v1's batching, first come first served.
+    """Past-Future admission (LightLLM; Gong et al., ASPLOS 2025) on vLLM v1's batching, first come first served.
 
     What is imitated is the admission, :class:`PastFutureAdmission`; LightLLM's own batches (whole prompts,
     decoders stalled meanwhile) are replaced by chunked prefill, so that policies are compared on one engine.
@@ -179,58 +217,3 @@ class PastFuture(VllmV1Batching):
 
     def __init__(self, surroundings: Surroundings) -> None:
         super().__init__(surroundings, admission=PastFutureAdmission(surroundings, surroundings.parameters))
-
-
-class _Batch:
-    """The running requests as arrays, so that a pass touches no Python object per request.
-
-    A decoder's progress is the shared step counter less its base; a prefilling one's is fixed. When a
-    prefill ends its base is not known here, so the bases of newcomers are settled when they are read.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._prompt = np.zeros(size, dtype=np.int64)
-        self._bound = np.zeros(size, dtype=np.int64)
-        self._base = np.zeros(size, dtype=np.int64)
-        self._members: list[Sequence] = []
-        self._places: dict[Sequence, int] = {}
-        self._unsettled: dict[Sequence, None] = {}
-
-    def add(self, sequence: Sequence) -> None:
-        """A sequence is admitted."""
-        place = len(self._members)
-        self._members.append(sequence)
-        self._places[sequence] = place
-        self._prompt[place] = sequence.prompt_tokens
-        self._bound[place] = sequence.max_tokens
-        self._unsettled[sequence] = None
-
-    def remove(self, sequence: Sequence) -> None:
-        """A sequence left; the last one takes its place."""
-        place = self._places.pop(sequence)
-        self._unsettled.pop(sequence, None)
-        last = self._members.pop()
-        if last is not sequence:
-            end = len(self._members)
-            self._members[place] = last
-            self._places[last] = place
-            for column in (self._prompt, self._bound, self._base):
-                column[place] = column[end]
-
-    def unsettle(self, sequences: Many[Sequence]) -> None:
-        """These will have new bases when they are next read."""
-        for sequence in sequences:
-            self._unsettled[sequence] = None
-
-    def state(self, running: Running) -> tuple[Tokens, Tokens, Tokens]:
-        """Prompt, declared bound and generated tokens of each."""
-        step = running.step
-        for sequence in list(self._unsettled):
-            place = self._places[sequence]
-            if sequence.decoding:
-                self._base[place] = sequence.decode_base
-                del self._unsettled[sequence]
-            else:
-                self._base[place] = step - sequence.generated_tokens
-        count = len(self._members)
-        return self._prompt[:count], self._bound[:count], step - self._base[:count]

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LengthHistory", "pack", "peak_tokens"]
+__all__ = ["LengthHistory", "expected_growth", "pack", "peak_tokens"]
 
+SLACK_TOKENS = 6
 _LOW = np.int64((1 << 32) - 1)
 _SHIFT = np.int64(32)
 
@@ -34,6 +35,18 @@ def peak_tokens(packed: NDArray[np.int64]) -> NDArray[np.int64]:
     alive = np.arange(1, packed.shape[-1] + 1, dtype=np.int64)
     peaks: NDArray[np.int64] = ((ordered & _LOW).cumsum(axis=-1) + (ordered >> _SHIFT) * alive).max(axis=-1)
     return peaks
+
+
+def expected_growth(
+    generated: NDArray[np.int64], cap: NDArray[np.int64], chunk_steps: NDArray[np.int64] | int = 0
+) -> NDArray[np.int64]:
+    """Tokens to come, ``b``, of requests assumed to end at ``cap``; LightLLM adds 6 to each, and holds one more.
+
+    ``chunk_steps``: with chunked prefill, ``ceil(lacking / chunk) * (router_max_wait_tokens + 1)`` steps in which
+    a request may only wait; a decoder lacks one token, so that it too counts as one chunk.
+    """
+    growth: NDArray[np.int64] = np.maximum(0, chunk_steps + cap - generated - 1) + SLACK_TOKENS
+    return growth
 
 
 class LengthHistory:
@@ -64,17 +77,23 @@ class LengthHistory:
         return self._sorted
 
     def draw_running(
-        self, generated: NDArray[np.int64], bound: NDArray[np.int64], uniform: NDArray[np.float64]
+        self,
+        generated: NDArray[np.int64],
+        bound: NDArray[np.int64],
+        uniform: NDArray[np.float64],
+        *,
+        always_bounded: bool = False,
     ) -> NDArray[np.int64]:
         """Total lengths of running requests: ``uniform`` in [0, 1) is [scenarios, requests], the others [requests].
 
         An inverse-CDF draw with linear interpolation over the grid ``[generated] + {h > generated} + [bound]``; the
-        bound (declared ``max_tokens``) ends the grid only where no history value reaches it, as in the original.
+        bound (declared ``max_tokens``) ends the grid only where no history value reaches it, as in the original;
+        ``always_bounded``: always, as in the later version, where a grid may thus step back at its end.
         """
         lengths = self.lengths
         first = np.searchsorted(lengths, generated, side="right")
         above = len(lengths) - first  # history values in the grid
-        bounded = lengths[-1] < bound
+        bounded = (lengths[-1] < bound) | always_bounded
         intervals = above + bounded  # grid points less one
         position = uniform * intervals
         whole = position.astype(np.int64)

@@ -67,6 +67,10 @@ class Policy(Protocol):
         """How many sequences wait."""
         ...
 
+    def accepts(self, sequence: Sequence) -> bool:
+        """Whether a request is taken at all; one that is not is rejected at once, and counted."""
+        ...
+
     def add(self, sequence: Sequence) -> None:
         """A sequence arrives."""
         ...

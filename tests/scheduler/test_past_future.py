@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from by_hand import ByHand, Constant
+from case import Case
+from checks import nothing_is_lost, strided_equals_single
+from drawn import cases
+from hypothesis import given
+from profiles import examples
 
+from servsim import registry
 from servsim.request import Sequence
+from servsim.scheduler import Surroundings
 from servsim.scheduler.fcfs import Fcfs
 from servsim.scheduler.past_future import PastFuture
 
@@ -18,7 +27,7 @@ def engine(uniform: float = 0.5, *, usable_blocks: int = 25, policy: type = Past
     return ByHand(
         policy,
         usable_blocks=usable_blocks,
-        block_size=4,
+        block_size=block_size,
         parameters=PastFuture.Parameters(**settings),
         stream=Constant(uniform),
     )
@@ -174,3 +183,46 @@ def test_the_token_held_but_not_stored_counts() -> None:
         hand.arrive(prompt, declared=500)
         hand.step()
         assert (hand.stream.draws > 0) == draws
+
+
+def test_the_later_version_counts_slack_and_pending_chunks_and_keeps_no_reserve() -> None:
+    # A: (22, 7 + 10 - 1 - 1 + 6 = 21), B and C: (31, 22) and (C's prompt + 1, 22). B comes in, whatever C is: 53 + 2 x 22 = 97,
+    # and 75 + 3 x 21 = 138 with C of 20: below 139 only.
+    for tokens, admitted in ((138, False), (139, True)):
+        hand = engine(version="later", usable_blocks=tokens, block_size=1)
+        a = hand.arrive(20, declared=40)
+        hand.step()
+        b, c = hand.arrive(30, declared=40), hand.arrive(20, declared=40)
+        assert hand.step() == {a: 1, b: 30} | ({c: 20} if admitted else {})
+
+
+def test_the_later_version_has_a_reserve_if_one_is_given() -> None:
+    for reserve, limit in ((None, 1.0), (0.05, 0.95), (0.0, 1.0)):
+        parameters = PastFuture.Parameters(version="later", reserve=reserve)
+        assert parameters.limit_share == pytest.approx(limit)
+    assert PastFuture.Parameters().limit_share == pytest.approx(0.95)
+
+
+def test_a_later_request_in_several_chunks_waits_seven_steps_for_each() -> None:
+    rule = engine(version="later", usable_blocks=1000, chunked_prefill_size=16).policy.admission
+    packed = rule._packed(np.array([33]), np.array([0]), np.array([10]), np.array([33]))
+    assert (int(packed[0] & 0xFFFFFFFF), int(packed[0] >> 32)) == (34, 3 * 7 + 10 - 1 + 6)
+
+
+def test_the_later_version_takes_exact_strides() -> None:
+    def later(surroundings: Surroundings) -> PastFuture:
+        settings = {"version": "later", "window": 10, "default_output_tokens": 8, "router_max_wait_tokens": 2}
+        return PastFuture(replace(surroundings, parameters=PastFuture.Parameters(**settings)))
+
+    registry._registered["schedulers"]["later"] = later
+
+    @examples(15)
+    @given(cases())
+    def hold(case: Case) -> None:
+        strided_equals_single(replace(case, policy="later"))
+        nothing_is_lost(replace(case, policy="later"))
+
+    try:
+        hold()
+    finally:
+        del registry._registered["schedulers"]["later"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servsim.scheduler.past_future import scenario_count
-from servsim.scheduler.peak import LengthHistory, pack, peak_tokens
+from servsim.scheduler.peak import LengthHistory, expected_growth, pack, peak_tokens
 
 REQUESTS = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 200)), min_size=1, max_size=30)
 
@@ -67,6 +67,27 @@ def test_a_running_request_is_drawn_between_what_it_has_the_history_above_it_and
 
 def test_a_bound_that_the_history_reaches_does_not_end_the_grid() -> None:
     assert drawn(history(4, 8, 8, 20), 8, 16, 0.5) == 14  # the grid is [8, 20]; the caller caps it at 16
+
+
+@pytest.mark.parametrize(("position", "total"), [(0.5, 14), (1.0, 20), (1.5, 18)])
+def test_the_later_version_ends_the_grid_with_the_bound_wherever_it_lies(position: float, total: int) -> None:
+    # The grid is [8, 20, 16]; the caller caps what is above 16.
+    one = history(4, 8, 8, 20).draw_running(
+        np.array([8]), np.array([16]), np.array([[position / 2]]), always_bounded=True
+    )
+    assert int(one[0, 0]) == total
+
+
+@pytest.mark.parametrize(("uniform", "total"), [(0.25, 14), (0.5, 20), (0.75, 26)])
+def test_both_versions_draw_alike_where_no_history_reaches_the_bound(uniform: float, total: int) -> None:
+    one = history(4, 8, 8, 20).draw_running(np.array([8]), np.array([32]), np.array([[uniform]]), always_bounded=True)
+    assert int(one[0, 0]) == total
+
+
+def test_six_tokens_and_the_steps_of_pending_chunks_are_added_to_what_is_to_come() -> None:
+    # Prompt 100, declared 50: new and whole, new and chunked, a chunked decoder with 10 tokens.
+    generated, chunk_steps = np.array([0, 0, 10]), np.array([0, 7, 7])
+    assert expected_growth(generated, np.array([50, 50, 50]), chunk_steps).tolist() == [55, 62, 52]
 
 
 def test_with_no_history_above_it_the_draw_is_uniform_up_to_the_bound() -> None:

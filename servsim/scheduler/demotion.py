@@ -1,0 +1,207 @@
+"""Waiting lines that let go of those who cannot meet their deadline any more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+from servsim.request import Sequence
+from servsim.scheduler.deadlines import Deadlines
+from servsim.scheduler.orders import KeyOrder, Order
+
+__all__ = ["DemotingOrder", "FeasibleOrder"]
+
+
+class DemotingOrder(Order):
+    """The smallest key first; behind them all, in order of arrival, those that are demoted to best effort.
+
+    A sequence is demoted when ``now + service > deadline``, for good. One without a deadline, or with
+    its first token out where that was the deadline, is not. Of the running the demoted are preempted first.
+    """
+
+    def __init__(self, key: Callable[[Sequence], float], deadlines: Deadlines) -> None:
+        self._key = key
+        self._deadlines = deadlines
+        self._line = KeyOrder(key)
+        self._best_effort = KeyOrder(lambda _: 0.0)
+        self._demoted: set[Sequence] = set()  # waiting or running; only ever asked whether one is in it
+        self._latest_s: dict[Sequence, float] = {}  # the last instant to start, of those in line that have one
+        self._expiries: list[tuple[float, float, int, Sequence]] = []  # a heap of these; some are out of date
+
+    def __len__(self) -> int:
+        return len(self._line) + len(self._best_effort)
+
+    def push(self, sequence: Sequence) -> None:
+        """To where its key belongs, or behind all others if it was demoted before."""
+        if sequence in self._demoted:
+            self._best_effort.push(sequence)
+            return
+        self._line.push(sequence)
+        latest_s = self._deadlines.due_s(sequence) - self._deadlines.service_s(sequence)
+        if latest_s < math.inf:
+            self._latest_s[sequence] = latest_s
+            heappush(self._expiries, (latest_s, sequence.arrival_s, sequence.request_id, sequence))
+
+    def push_preempted(self, sequence: Sequence) -> None:
+        """Like any other."""
+        self.push(sequence)
+
+    def peek(self, index: int) -> Sequence:
+        """The sequence at a place in line, 0 for the head."""
+        beyond = index - len(self._line)
+        return self._line.peek(index) if beyond < 0 else self._best_effort.peek(beyond)
+
+    def drop(self, count: int) -> None:
+        """The first ``count`` sequences leave."""
+        ahead = min(count, len(self._line))
+        for index in range(ahead):
+            self._latest_s.pop(self._line.peek(index), None)
+        self._line.drop(ahead)
+        self._best_effort.drop(count - ahead)
+
+    def urgency(self, sequence: Sequence) -> tuple[float, ...]:
+        """Whether it was demoted, its key, its arrival."""
+        return (sequence in self._demoted, self._key(sequence), sequence.arrival_s, sequence.request_id)
+
+    def refresh(self, now_s: float) -> None:
+        """Demote whoever would now end too late."""
+        while self._next_expiry_s() < now_s:
+            sequence = heappop(self._expiries)[-1]
+            self._line.remove(sequence)
+            del self._latest_s[sequence]
+            self._demoted.add(sequence)
+            self._best_effort.push(sequence)
+
+    def timer_s(self) -> float:
+        """When the next one is to be demoted."""
+        return math.nextafter(self._next_expiry_s(), math.inf)
+
+    def finished(self, sequence: Sequence, output_tokens: int) -> None:
+        """Forget it."""
+        self._demoted.discard(sequence)
+
+    def _next_expiry_s(self) -> float:
+        while self._expiries and self._latest_s.get(self._expiries[0][-1]) != self._expiries[0][0]:
+            heappop(self._expiries)
+        return self._expiries[0][0] if self._expiries else math.inf
+
+
+class FeasibleOrder(Order):
+    """Earliest deadline first among the most sequences that can all meet their deadlines, then the others by arrival.
+
+    Moore and Hodgson's rule: in order of deadline, one after the other; where one would end too late, the largest so
+    far is demoted to best effort, for good. It is gone through whenever, by a lower bound kept up to date in
+    O(1), somebody might be late: a pass takes O(n log n) for the n that are still in line, which deadlines keep short.
+
+    ``work``: of a sequence as it enters the line, in a unit of which one takes ``unit_s()`` seconds;
+    call :meth:`reconsider` when that changes.
+    """
+
+    def __init__(
+        self, deadlines: Deadlines, work: Callable[[Sequence], float], unit_s: Callable[[], float] | None = None
+    ) -> None:
+        self._deadlines = deadlines
+        self._work_of = work
+        self._unit_s = unit_s or _one
+        self._line = KeyOrder(deadlines.first_due_s)
+        self._best_effort = KeyOrder(lambda _: 0.0)
+        self._demoted: set[Sequence] = set()  # waiting or running; only ever asked whether one is in it
+        self._work: dict[Sequence, float] = {}  # of those in line with a deadline to meet
+        self._surely_s = math.inf  # until then nobody in line is late, whoever is served
+        self._total = 0.0  # work of the line
+
+    def __len__(self) -> int:
+        return len(self._line) + len(self._best_effort)
+
+    def push(self, sequence: Sequence) -> None:
+        """To where its deadline belongs, or behind all others if it was demoted before."""
+        if sequence in self._demoted:
+            self._best_effort.push(sequence)
+            return
+        self._line.push(sequence)
+        due_s = self._deadlines.due_s(sequence)
+        if due_s < math.inf:
+            work = self._work[sequence] = self._work_of(sequence)
+            self._total += work
+            unit_s = self._unit_s()
+            self._surely_s = min(self._surely_s - work * unit_s, due_s - self._total * unit_s)
+
+    def push_preempted(self, sequence: Sequence) -> None:
+        """Like any other."""
+        self.push(sequence)
+
+    def peek(self, index: int) -> Sequence:
+        """The sequence at a place in line, 0 for the head."""
+        beyond = index - len(self._line)
+        return self._line.peek(index) if beyond < 0 else self._best_effort.peek(beyond)
+
+    def drop(self, count: int) -> None:
+        """The first ``count`` sequences leave."""
+        ahead = min(count, len(self._line))
+        for index in range(ahead):
+            self._total -= self._work.pop(self._line.peek(index), 0.0)
+        self._line.drop(ahead)
+        self._best_effort.drop(count - ahead)
+        if not self._work:
+            self._total, self._surely_s = 0.0, math.inf
+
+    def urgency(self, sequence: Sequence) -> tuple[float, ...]:
+        """Whether it was demoted, its deadline, its arrival."""
+        due_s = self._deadlines.first_due_s(sequence)
+        return (sequence in self._demoted, due_s, sequence.arrival_s, sequence.request_id)
+
+    def newcomer_matters(self, sequence: Sequence, *, has_place: bool) -> bool:
+        """Its work may make others late."""
+        return sequence in self._work or super().newcomer_matters(sequence, has_place=has_place)
+
+    def reconsider(self) -> None:
+        """The next plan goes through the line."""
+        if self._work:
+            self._surely_s = -math.inf
+
+    def refresh(self, now_s: float) -> None:
+        """Go through the line if somebody might be late."""
+        if now_s <= self._surely_s:
+            return
+        unit_s = self._unit_s()
+        for sequence in self._too_many(now_s, unit_s):
+            self._line.remove(sequence)
+            del self._work[sequence]
+            self._demoted.add(sequence)
+            self._best_effort.push(sequence)
+        self._total, self._surely_s = 0.0, math.inf
+        for sequence, work in self._by_deadline():
+            self._total += work
+            due_s = self._deadlines.due_s(sequence)
+            self._surely_s = min(self._surely_s, max(now_s, due_s - self._total * unit_s))
+
+    def timer_s(self) -> float:
+        """When somebody might be late."""
+        return math.nextafter(self._surely_s, math.inf)
+
+    def finished(self, sequence: Sequence, output_tokens: int) -> None:
+        """Forget it."""
+        self._demoted.discard(sequence)
+
+    def _by_deadline(self) -> list[tuple[Sequence, float]]:
+        due_s = self._deadlines.first_due_s
+        return sorted(self._work.items(), key=lambda one: (due_s(one[0]), one[0].arrival_s, one[0].request_id))
+
+    def _too_many(self, now_s: float, unit_s: float) -> list[Sequence]:
+        """Whom to demote so that all others meet their deadlines."""
+        accepted: list[tuple[float, float, int, Sequence]] = []  # a heap, the largest work first
+        found = []
+        end_s = now_s
+        for sequence, work in self._by_deadline():
+            heappush(accepted, (-work, -sequence.arrival_s, -sequence.request_id, sequence))
+            end_s += work * unit_s
+            if end_s > self._deadlines.due_s(sequence):
+                largest, *_, late = heappop(accepted)
+                end_s += largest * unit_s
+                found.append(late)
+        return found
+
+
+def _one() -> float:
+    return 1.0

@@ -1,0 +1,366 @@
+"""FastServe: a skip-join multi-level feedback queue with proactive swapping."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import Field
+
+from servsim.memory.allocator import Round
+from servsim.request import Sequence
+from servsim.scheduler.feedback_queue import FeedbackQueue, Job, Place
+from servsim.scheduler.plan import DECODE, IDLE, Plan
+from servsim.scheduler.policy import Surroundings
+from servsim.scheduler.host_copies import CopyParameters, HostCopies
+
+__all__ = ["FastServe", "FastServeParameters"]
+
+
+class FastServeParameters(CopyParameters):
+    """What a scenario may say about FastServe."""
+
+    first_quantum: Literal["constant", "min_iteration"] = Field(
+        "constant", description="quantum of the first level: quantum_s (the code), or a lone decode step (the paper)"
+    )
+    quantum_s: float = Field(0.010, gt=0, le=1e6, description="quantum of the first level; each next one has twice it")
+    starving_s: float = Field(3.0, gt=0, description="unstepped for so long, a job is promoted to the first level")
+    promotion_iterations: int = Field(1000, ge=1, description="iterations from one look for starving jobs to the next")
+    proactive: bool = Field(True, description="keep max_num_seqs blocks free by swapping before they are needed")
+    fresh_valve: float = Field(
+        0.1, ge=0, le=1, description="no new job is started with less than this share of the swap space free"
+    )
+    copy_launch_s: float = Field(0.0, ge=0, le=1, description="host time to launch one copy")
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What a plan means to the jobs."""
+
+    round: Round
+    batch: list[Job]
+    parked: list[Job] = field(default_factory=list)
+    swapped: list[Job] = field(default_factory=list)
+    dropped: list[Job] = field(default_factory=list)
+    fetched: list[Job] = field(default_factory=list)
+    copied_blocks: int = 0
+    freed_blocks: int = 0  # of the swap space; below 0: taken
+    stalls: bool = False
+
+
+class FastServe:
+    """Skip-join MLFQ over iterations: short first tokens first, long jobs sink, KV is swapped ahead (FastServe).
+
+    The batch is filled from the first level down, front to back: until ``max_num_seqs``, or until the
+    prompts of new jobs exceed ``max_num_batched_tokens``; nobody behind that is served in this
+    iteration. Prompts are prefilled whole, in one iteration with decoders; one that exceeds the budget
+    goes with no other new one. Who is not in the batch keeps its KV on the device (``swapped_out`` in the records, at no
+    cost) until the memory is needed: then the last ones in line are swapped out, and if there is nobody left, those
+    at the tail of the batch. With ``proactive`` as many blocks as ``max_num_seqs`` (a tenth of the memory at
+    most) are kept free, and while more are free, the first ones in line that are swapped come back ahead of their turn.
+    Where the swap space is full a job's KV is dropped and computed again, which the original has no rule for.
+
+    Source: the released code (SwiftTransformer's scheduler): a first quantum of 10 ms, promotion every 1,000
+    iterations, swaps by level and not by the paper's estimated next scheduled time. Other than there, a
+    job that never ran counts as stepped at its arrival, a batch keeps its order when it is put back, and copies
+    are synchronous: FastServe overlaps them with computation, so that swaps cost more here. Iteration times include
+    copies. First-iteration times are those of the cost model. Paged memory only is swapped proactively.
+    """
+
+    Parameters = FastServeParameters
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.surroundings = surroundings
+        self.running = surroundings.running
+        self.memory = surroundings.memory
+        self.max_num_seqs = surroundings.max_num_seqs
+        self.max_num_batched_tokens = surroundings.max_num_batched_tokens
+        self.settings: FastServeParameters = surroundings.parameters or FastServeParameters()
+        quantum_s = self.settings.quantum_s
+        if self.settings.first_quantum == "min_iteration":
+            quantum_s = surroundings.decode_s(1, 1) or quantum_s
+        self.queue = FeedbackQueue(quantum_s)
+        self.swap = HostCopies(surroundings, self.settings)
+        self._spare = min(self.max_num_seqs, self.memory.total_blocks // 10) if self.settings.proactive else 0
+        self._jobs: dict[Sequence, Job] = {}
+        self._run = 0  # jobs that the engine runs
+        self._settled = False  # the batch is what runs, until something happens
+        self._watched = True  # whether enough blocks are free, and shall be kept so
+        self._prefill_iterations = 0  # those that the shared step counter does not count
+        self._looked = 0  # the iteration of the latest look for starving jobs
+        self._now_s = 0.0
+        self._draft: _Draft | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many sequences do not run: new, parked and swapped ones."""
+        return len(self._jobs) - self._run
+
+    def head(self) -> Sequence | None:
+        """The first in line that does not run."""
+        for _, _, job in sorted([*self.queue.started, *self.queue.fresh]):
+            if job.place is not Place.RUNNING:
+                return job.sequence
+        return None
+
+    def accepts(self, sequence: Sequence) -> bool:
+        """Every request is taken."""
+        return True
+
+    def add(self, sequence: Sequence) -> None:
+        """A sequence joins the level of its first iteration."""
+        first_s = self.surroundings.prefill_s(sequence.prompt_tokens)
+        self._jobs[sequence] = self.queue.join(sequence, first_s)
+        if self.arrival_matters(sequence):
+            self._settled = False
+
+    def arrival_matters(self, sequence: Sequence) -> bool:
+        """Not where new jobs are held back, nor behind a full batch."""
+        if self._valve_shut():
+            return False
+        started = self.queue.started
+        if self._run < self.max_num_seqs or self._run > len(started):
+            return True
+        return self._jobs[sequence].entry < started[self._run - 1]
+
+    def finished(self, sequence: Sequence, output_tokens: int) -> None:
+        """A job is done."""
+        self.queue.remove(self._jobs.pop(sequence))
+        self._run -= 1
+        if self._jobs:
+            self._settled = self._settled and self.waiting == 0
+
+    def timer_s(self) -> float:
+        """The next demotion."""
+        return self.queue.next_demotion_s()
+
+    def stable_steps(self) -> int:
+        """Until the next look for starving jobs, or until so little memory is free that somebody is swapped out."""
+        period = self.settings.promotion_iterations
+        steps = period - self._iteration % period
+        steps = self._steps_with_spare(steps)
+        return max(1, steps)
+
+    def plan(self, now_s: float) -> Plan:
+        """Serve the first in line."""
+        self._refresh(now_s)
+        if not self._jobs:
+            return IDLE
+        if self._settled and self.memory.steps_until_full(1) and self._spared(1):
+            return DECODE
+        draft = self._compose()
+        plan = self._spelt_out(draft)
+        self._draft = draft
+        self._settled = plan.plain
+        if self._settled:
+            # Nobody could be swapped out, if there is too little already; only an event changes that.
+            self._watched = self._free_after(1) >= self._spare
+        return plan
+
+    def begin(self, plan: Plan) -> None:
+        """Jobs go where the plan puts them."""
+        draft = self._draft
+        assert draft is not None
+        now_s, queue = self._now_s, self.queue
+        for job, place in (
+            *((job, Place.PARKED) for job in (*draft.parked, *draft.fetched)),
+            *((job, Place.SWAPPED) for job in draft.swapped),
+            *((job, Place.FRESH) for job in draft.dropped),
+        ):
+            if job.place is Place.RUNNING:
+                self._run -= 1
+            queue.rest(job, now_s)
+            if place is Place.FRESH:
+                job.sequence.kv_tokens = 0
+            queue.move(job, place)
+        self.swap.used_blocks -= draft.freed_blocks
+        for job in draft.batch:
+            if job.place is not Place.RUNNING:
+                self._run += 1
+                queue.move(job, Place.RUNNING)
+                if not draft.stalls:
+                    queue.serve(job, now_s)
+        if draft.stalls:
+            queue.stall(draft.batch, now_s)
+        self._prefill_iterations += not plan.decode
+        self._settled = False
+
+    @property
+    def _iteration(self) -> int:
+        return self.running.step + self._prefill_iterations
+
+    def _valve_shut(self) -> bool:
+        return self.swap.free_blocks < self.settings.fresh_valve * self.swap.total_blocks and self.swap.used_blocks > 0
+
+    def _refresh(self, now_s: float) -> None:
+        """Charges, demotions and promotions up to now; asked twice, the second time finds nothing to do."""
+        self._now_s = now_s
+        demoted = self.queue.advance(now_s)
+        if demoted and self._settled:
+            last = self.queue.started[self._run - 1]
+            behind = max(job.entry for job in demoted) > last
+            overtaken = bool(self.queue.fresh) and not self._valve_shut() and self.queue.fresh[0] < last
+            self._settled = not (behind or overtaken)
+        iteration = self._iteration
+        if iteration != self._looked and iteration % self.settings.promotion_iterations == 0:
+            self._looked = iteration
+            if self.queue.promote(now_s, self.settings.starving_s):
+                self._settled = False
+
+    def _batch(self) -> list[Job]:
+        """Whom the budgets let be served, started ones first; memory aside."""
+        started, budget = self.queue.started, self.max_num_batched_tokens
+        new: list[Job] = []
+        limit, prompts = len(started), 0
+        for entry in () if self._valve_shut() else self.queue.fresh:
+            ahead = bisect_left(started, entry)
+            if ahead + len(new) >= self.max_num_seqs:
+                break
+            tokens = entry[2].sequence.total_tokens
+            if new and prompts + tokens > budget:
+                limit = ahead
+                break
+            new.append(entry[2])
+            prompts += tokens
+            if prompts >= budget:
+                limit = ahead
+                break
+        limit = min(limit, self.max_num_seqs - len(new))
+        return sorted([*(entry[2] for entry in started[:limit]), *new], key=_rank) if new else [
+            entry[2] for entry in started[:limit]
+        ]  # fmt: skip
+
+    def _compose(self) -> _Draft:
+        """The batch, and whose KV moves for it."""
+        batch = self._batch()
+        draft = self._quick(batch) or self._squeezed(batch)
+        chosen = set(draft.batch)
+        draft.stalls = all(job.place is Place.FRESH for job in draft.batch)
+        gone = {*draft.swapped, *draft.dropped}
+        idle = [entry[2] for entry in self.queue.started if entry[2] not in chosen and entry[2] not in gone]
+        if self._spare and hasattr(draft.round, "free_blocks"):
+            self._keep_spare(draft, idle)
+            gone = {*draft.swapped, *draft.dropped}
+        if not draft.stalls:
+            draft.parked = [job for job in idle if job.place is Place.RUNNING and job not in gone]
+        return draft
+
+    def _quick(self, batch: list[Job]) -> _Draft | None:
+        """All who run grow at once, the others find room; None where memory must be made."""
+        draft = _Draft(self.memory.round(), batch)
+        if not draft.round.grow_decoders():
+            return None
+        for job in batch:
+            if job.place is not Place.RUNNING and not self._grant(draft, job, alone=job is batch[0]):
+                return None
+        return draft
+
+    def _squeezed(self, batch: list[Job]) -> _Draft:
+        """One after the other gets its memory, from the last in line, then from the tail of the batch."""
+        draft = _Draft(self.memory.round(), [])
+        chosen = set(batch)
+        losers = [entry[2] for entry in self.queue.started if entry[2] not in chosen]
+        losers = [job for job in losers if job.place is not Place.SWAPPED]
+        rest = batch[::-1]
+        while rest:
+            job = rest.pop()
+            while not self._grant(draft, job, alone=not draft.batch):
+                if losers:
+                    self._evict(draft, losers.pop())
+                elif rest:
+                    last = rest.pop(0)
+                    if last.place in (Place.RUNNING, Place.PARKED):
+                        self._evict(draft, last)
+                else:
+                    return draft
+            draft.batch.append(job)
+        return draft
+
+    def _grant(self, draft: _Draft, job: Job, *, alone: bool) -> bool:
+        sequence = job.sequence
+        if job.place is Place.FRESH:
+            return draft.round.admit(sequence, sequence.total_tokens, alone=alone)
+        if job.place is not Place.SWAPPED:
+            return draft.round.grow(sequence, self.running.kv_tokens(sequence))
+        if not draft.round.restore(sequence):
+            return False
+        self._copied(draft, job, 1)
+        return True
+
+    def _evict(self, draft: _Draft, job: Job) -> None:
+        """Its KV leaves the device: to the swap space, or for good."""
+        draft.round.release(job.sequence, self.running.kv_tokens(job.sequence))
+        if self._blocks(job) <= self.swap.free_blocks + draft.freed_blocks:
+            draft.swapped.append(job)
+            self._copied(draft, job, -1)
+        else:
+            draft.dropped.append(job)
+
+    def _keep_spare(self, draft: _Draft, idle: list[Job]) -> None:
+        """Swap out from the end of the line while too little is free, else swap in from its front."""
+        round_, spare = draft.round, self._spare
+        if round_.free_blocks < spare:  # type: ignore[attr-defined]
+            for job in reversed(idle):
+                room = self._blocks(job) <= self.swap.free_blocks + draft.freed_blocks
+                if job.place is not Place.SWAPPED and room:
+                    self._evict(draft, job)
+                    if round_.free_blocks >= spare:  # type: ignore[attr-defined]
+                        return
+            return
+        if self.swap.used_blocks:
+            for job in idle[: self.max_num_seqs]:
+                if job.place is Place.SWAPPED:
+                    size = self._blocks(job) + 1
+                    if round_.free_blocks < spare + size or not round_.restore(job.sequence):  # type: ignore[attr-defined]
+                        return
+                    self._copied(draft, job, 1)
+                    draft.fetched.append(job)
+
+    def _copied(self, draft: _Draft, job: Job, sign: int) -> None:
+        blocks = self._blocks(job)
+        draft.copied_blocks += blocks
+        draft.freed_blocks += sign * blocks
+
+    def _blocks(self, job: Job) -> int:
+        return -(-self.running.kv_tokens(job.sequence) // self.memory.block_size)
+
+    def _spelt_out(self, draft: _Draft) -> Plan:
+        """The plan of a draft; the plain decode plan where nothing moves."""
+        new, back, decode = [], [], False
+        for job in draft.batch:
+            if job.place is Place.FRESH:
+                new.append((job.sequence, job.sequence.total_tokens))
+                continue
+            decode = True
+            if job.place is not Place.RUNNING:
+                back.append(job.sequence)
+        moved = (draft.parked, draft.swapped, draft.dropped, draft.fetched)
+        if not new and not back and not any(moved):
+            return DECODE if draft.batch else IDLE
+        out = [job.sequence for job in (*draft.parked, *draft.swapped) if job.place is Place.RUNNING]
+        dropped = [job.sequence for job in draft.dropped if job.place is Place.RUNNING]
+        copy_s = self.swap.copy_s(draft.copied_blocks)
+        return Plan(new, len(new), decode, (), dropped, out, back, copy_s, draft.round)
+
+    def _spared(self, steps: int) -> bool:
+        """Whether nobody has to be swapped out within so many steps, to keep blocks free."""
+        if not self._spare or not self._watched or self._run == len(self.queue.started):
+            return True
+        return self._free_after(steps) >= self._spare
+
+    def _free_after(self, steps: int) -> int:
+        return self.memory.total_blocks - self.memory.blocks_after(steps)
+
+    def _steps_with_spare(self, at_most: int) -> int:
+        if self._spared(at_most):
+            return at_most
+        low, high = 0, at_most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._spared(middle) else (low, middle)
+        return low
+
+
+def _rank(job: Job) -> tuple[int, int]:
+    return (job.level, job.position)

@@ -1,0 +1,64 @@
+"""vLLM v1's scheduler with the knobs that it has."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from servsim.request import Sequence
+from servsim.scheduler.admissions import Admission
+from servsim.scheduler.batching import VllmV1Batching
+from servsim.scheduler.orders import KeyOrder, Order
+from servsim.scheduler.policy import Surroundings
+
+__all__ = ["PriorityOrder", "VllmV1", "VllmV1Parameters"]
+
+
+class VllmV1Parameters(BaseModel):
+    """What a scenario may say about vLLM v1's scheduler; the names are vLLM's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scheduling_policy: Literal["fcfs", "priority"] = Field(
+        "fcfs", description="the waiting line: by arrival, or by the requests' priority (lower is more urgent)"
+    )
+    long_prefill_token_threshold: int = Field(
+        0, ge=0, description="longest prefill chunk of one sequence in a step; 0: the token budget alone bounds it"
+    )
+
+
+class PriorityOrder(KeyOrder):
+    """By the requests' own priority, lower first, then by arrival."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        super().__init__(_priority)
+
+
+def _priority(sequence: Sequence) -> float:
+    return sequence.priority
+
+
+class VllmV1(VllmV1Batching):
+    """vLLM v1 (0.19): token budget, chunked prefill in list order, fcfs or priority mode, preemption by recompute.
+
+    In priority mode the line is sorted by ``(priority, arrival)``, a preempted sequence goes back to its
+    place in it, and the victim is the running one with the largest of both, wherever it stands. The defaults are
+    ``fcfs``. Another order than the parameter's may be given; the threshold holds with any. Asynchronous
+    scheduling is a matter of cost here (``cost.async_scheduling``): planning is hidden behind the step; the decode
+    slot that vLLM wastes on a sequence that has just met its end token is not modelled.
+
+    Source: vllm/v1/core/sched/scheduler.py; see :class:`VllmV1Batching` for what is not modelled.
+    """
+
+    Parameters = VllmV1Parameters
+
+    def __init__(
+        self, surroundings: Surroundings, order: Order | None = None, admission: Admission | None = None
+    ) -> None:
+        settings = surroundings.parameters or VllmV1Parameters()
+        if order is None and settings.scheduling_policy == "priority":
+            order = PriorityOrder(surroundings)
+        super().__init__(
+            surroundings, order, admission, long_prefill_token_threshold=settings.long_prefill_token_threshold
+        )

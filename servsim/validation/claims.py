@@ -1,0 +1,22 @@
+"""All claims by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from servsim.errors import ScenarioError, suggestion
+from servsim.validation.claim import Claim
+from servsim.validation.past_future import PAST_FUTURE
+
+__all__ = ["CLAIMS", "find_claims"]
+
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (PAST_FUTURE,)}
+"""Every claim by its name, which is that of its scenario in ``scenarios/papers/``."""
+
+
+def find_claims(names: Sequence[str]) -> list[Claim]:
+    """The claims of these names, each once; all for no name. Raises ScenarioError for an unknown one."""
+    for name in names:
+        if name not in CLAIMS:
+            raise ScenarioError(f"unknown claim '{name}'", remedy=suggestion(name, CLAIMS))
+    return [CLAIMS[name] for name in dict.fromkeys(names or CLAIMS)]

@@ -1,0 +1,60 @@
+"""Figures that claims are judged by, measured on one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from servsim.metrics.token_times import all_token_times
+from servsim.records import FINISHED
+from servsim.simulation import Result
+
+__all__ = ["evictions", "latencies_by_class", "longest_gaps_s", "quantile", "within"]
+
+
+def quantile(values: NDArray[np.float64], share: float) -> float:
+    """A quantile by linear interpolation, NaN of nothing."""
+    known = values[np.isfinite(values)]
+    return float(np.quantile(known, share)) if len(known) else float("nan")
+
+
+def longest_gaps_s(result: Result) -> NDArray[np.float64]:
+    """The longest wait of each finished request between two tokens, 0 for a single token; in request order."""
+    longest = {
+        request: float(np.diff(times).max()) if len(times) > 1 else 0.0
+        for request, times in all_token_times(result.records)
+    }
+    requests = result.records.requests
+    ids = requests["request_id"][requests["status"] == FINISHED]
+    return np.array([longest[int(one)] for one in ids])
+
+
+def within(result: Result, ttft_s: float, longest_gap_s: float) -> float:
+    """Requests per second whose first token and whose every further token came in time.
+
+    Per second of the time from the first arrival to the last finish, as for goodput.
+    """
+    requests = result.records.requests
+    finished = requests["status"] == FINISHED
+    in_time = requests["first_token_s"][finished] - requests["arrival_s"][finished] <= ttft_s
+    met = int((in_time & (longest_gaps_s(result) <= longest_gap_s)).sum())
+    duration_s = result.summary["duration_s"]
+    return met / duration_s if duration_s else float("nan")
+
+
+def evictions(result: Result) -> float:
+    """Preemptions for each request."""
+    return float(result.summary["preemptions"]["total"] / max(1, result.summary["counts"]["submitted"]))
+
+
+def latencies_by_class(result: Result) -> Mapping[str, NDArray[np.float64]]:
+    """Seconds from arrival to last token of the finished requests of each class."""
+    requests = result.records.requests
+    finished = requests["status"] == FINISHED
+    e2e_s = requests["finish_s"] - requests["arrival_s"]
+    return {
+        name: e2e_s[finished & (requests["slo_class"] == code)]
+        for code, name in enumerate(result.records.slo_classes)
+    }
