@@ -67,7 +67,10 @@ class Setup:
         spec = scenario.instance
         shape = load_model(scenario.model_path)
         device = load_device(scenario.hardware_path)
-        _placed(scenario, ("instance", "tensor_parallel_size"), shape.check_tensor_parallel, spec.tensor_parallel_size)
+        shared = ("instance", "tensor_parallel_size")
+        _placed(scenario, shared, shape.check_tensor_parallel, spec.tensor_parallel_size)
+        if not isinstance(spec.cost, FixedCostSpec):
+            _placed(scenario, shared, device.check_tensor_parallel, spec.tensor_parallel_size)
         kv_dtype = spec.dtype if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
         try:
             budget = kv_budget(
@@ -145,6 +148,7 @@ class Simulation:
         streams = Streams(scenario.seed)
         router: Router = scenario.router.plug_in(scenario.router.parameters, streams.get("router"))
         self._router = router
+        self._predictor = self._make_predictor(streams)
         self.instances: list[Instance] = []
         self.source = Source(self.env, self.stream, self._submit)
         on_end = self.source.ended if self.source.closed else None
@@ -184,13 +188,13 @@ class Simulation:
         )
         policy: Policy = spec.scheduler.plug_in(surroundings)
         return Parts(
-            policy, running, memory, self.cost, self._predictor(streams), self._facts, self.setup.max_model_len,
+            policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
             spec.stepping == "single",
         )  # fmt: skip
 
-    def _predictor(self, streams: Streams) -> Predictor:
+    def _make_predictor(self, streams: Streams) -> Predictor:
+        """One for all instances, so that a request is judged alike wherever it goes; the oracle if none is named."""
         spec = self.scenario.instance.scheduler.predictor
-        # One stream for all instances: a request is judged alike wherever it goes.
         stream = streams.get("predictor")
         if spec is None:
             return Oracle(None, stream)

@@ -39,7 +39,8 @@ class SchedulerSpec(PlugInSpec):
     max_num_seqs: WholeNumber = Field(256, ge=1, description="At most this many sequences run at once.")
     max_num_batched_tokens: WholeNumber = Field(2048, ge=1, description="Tokens that a step may compute, all told.")
     predictor: Annotated[PredictorSpec | None, _named("name")] = Field(
-        None, description="What the policy believes about output lengths: a name, or a name with parameters."
+        None,
+        description="What the policy believes about output lengths: a name, or a name with parameters; oracle if none.",
     )
 
     @model_validator(mode="after")
