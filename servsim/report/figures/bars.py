@@ -32,7 +32,7 @@ def draw_comparison(rows: Sequence[ComparisonRow]) -> Figure:
     cells = {row.metric.path: row.cells for row in rows}
     with styled():
         figure = new_figure(PAGE_IN, 2.3)
-        panels = figure.subplots(1, len(_PANELS), width_ratios=[3, 3, 3, 2.2, 2.2])
+        panels = figure.subplots(1, len(_PANELS), width_ratios=[3, 3, 3, 2.7, 2.7])
         for axes, (title, factor, metrics) in zip(panels, _PANELS, strict=True):
             latency = title.startswith(_LATENCIES)
             found = {name: cells[path] for path, name in metrics.items() if _known(cells.get(path, {}))}
