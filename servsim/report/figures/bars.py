@@ -37,6 +37,8 @@ def draw_comparison(rows: Sequence[ComparisonRow]) -> Figure:
             latency = title.startswith(_LATENCIES)
             found = {name: cells[path] for path, name in metrics.items() if _known(cells.get(path, {}))}
             _draw_panel(axes, found, factor, latency)
+            if title.startswith("share"):
+                axes.set_ylim(0, 104)  # an interval may reach further, a share cannot
             axes.set_title(title)
         shared_legend(figure, max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1])))
     return figure
