@@ -21,7 +21,7 @@ from servsim.cost.fixed import FixedCost
 from servsim.cost.roofline import HostWork, RooflineCost
 from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance, Parts
-from servsim.errors import CapacityError, ScenarioError, suggestion
+from servsim.errors import CapacityError, ScenarioError, SimulationError, suggestion
 from servsim.hardware import Device, load_device
 from servsim.memory.allocator import Allocator
 from servsim.memory.budget import MemoryBudget, kv_budget
@@ -30,11 +30,12 @@ from servsim.model import ModelShape, load_model
 from servsim.model.operators import StepOperators, step_operators
 from servsim.records import Recorder, Records
 from servsim.report.folder import check_free, pause_columns, write_run
+from servsim.report.vllm_bench import bench_result, write_bench
 from servsim.request import Request
 from servsim.scenario import Scenario, load_scenario
 from servsim.scenario.instance_spec import FixedCost as FixedCostSpec
 from servsim.scheduler.policy import Bounds, Policy, Surroundings
-from servsim.scheduler.predictors import Oracle, Predictor
+from servsim.scheduler.predictors import Predictor
 from servsim.scheduler.running import Running
 from servsim.streams import Streams
 from servsim.version import VERSION
@@ -67,7 +68,10 @@ class Setup:
         spec = scenario.instance
         shape = load_model(scenario.model_path)
         device = load_device(scenario.hardware_path)
-        _placed(scenario, ("instance", "tensor_parallel_size"), shape.check_tensor_parallel, spec.tensor_parallel_size)
+        shared = ("instance", "tensor_parallel_size")
+        _placed(scenario, shared, shape.check_tensor_parallel, spec.tensor_parallel_size)
+        if not isinstance(spec.cost, FixedCostSpec):
+            _placed(scenario, shared, device.check_tensor_parallel, spec.tensor_parallel_size)
         kv_dtype = spec.dtype if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
         try:
             budget = kv_budget(
@@ -145,7 +149,10 @@ class Simulation:
         streams = Streams(scenario.seed)
         router: Router = scenario.router.plug_in(scenario.router.parameters, streams.get("router"))
         self._router = router
-        self._predictor = self._make_predictor(streams)
+        # One for all instances: a request is judged alike wherever it goes, and what is learnt is learnt by all.
+        predictor = scenario.instance.scheduler.predictor
+        self._predictor: Predictor = predictor.plug_in(predictor.parameters, streams.get("predictor"))
+        self._predictor.prepare(self.stream)
         self.instances: list[Instance] = []
         self.source = Source(self.env, self.stream, self._submit)
         on_end = self.source.ended if self.source.closed else None
@@ -170,6 +177,10 @@ class Simulation:
     def _submit(self, request: Request) -> None:
         instances = self.instances
         chosen = self._router.choose(request, instances, self.env.now) if len(instances) > 1 else 0
+        if not 0 <= chosen < len(instances):
+            raise SimulationError(
+                f"the router {self.scenario.router.policy} chose instance {chosen} of {len(instances)}"
+            )
         instances[chosen].submit(request)
 
     def _parts(self, index: int, streams: Streams) -> Parts:
@@ -193,16 +204,6 @@ class Simulation:
             policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
             spec.stepping == "single",
         )  # fmt: skip
-
-    def _make_predictor(self, streams: Streams) -> Predictor:
-        """One for all instances: a request is judged alike wherever it goes, and what is learnt is learnt by all."""
-        spec = self.scenario.instance.scheduler.predictor
-        stream = streams.get("predictor")
-        if spec is None:
-            return Oracle(None, stream)
-        predictor: Predictor = spec.plug_in(spec.parameters, stream)
-        predictor.prepare(self.stream)
-        return predictor
 
 
 class Result:
@@ -237,6 +238,10 @@ class Result:
     def write(self, out: str | Path, *, overwrite: bool = False, table_format: str = "csv") -> None:
         """Write the result folder; raises ResultError if it exists and ``overwrite`` is not given."""
         write_run(Path(out), self.scenario, self.records, self.summary, overwrite=overwrite, table_format=table_format)
+
+    def write_bench(self, path: str | Path) -> None:
+        """Write the result as ``vllm bench serve --save-result --save-detailed`` would: one JSON file."""
+        write_bench(Path(path), bench_result(self.records, self.scenario, self.summary))
 
 
 def simulate(

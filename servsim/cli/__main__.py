@@ -1,5 +1,5 @@
 """``python -m servsim.cli`` is ``servsim``."""
 
-from servsim.cli.app import main
+from servsim.cli import main
 
 main()

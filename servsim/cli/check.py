@@ -20,6 +20,8 @@ def check(scenario: options.Scenario, set_: options.Set = None) -> None:
 
     for section in sections(load_scenario(scenario, set_ or ())):
         table = Table(title=section.title, title_justify="left", title_style="bold", box=None, show_header=False)
+        for _ in range(max(map(len, section.rows), default=0)):
+            table.add_column(overflow="fold")
         for row in section.rows:
             table.add_row(*(Text(cell) for cell in row))
         show(table, "")

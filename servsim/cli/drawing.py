@@ -15,14 +15,15 @@ from servsim.report.figures import (
     draw_rates,
     draw_timeline,
     save,
+    simulated_course,
     simulated_latency,
 )
 from servsim.report.folder import RunFolder, read_run
-from servsim.report.sweeping import SweepRun, rate_curves
+from servsim.report.sweeping import RateCurve, SweepRun, rate_curves
 from servsim.sweep import Axis, GridFolder
 from servsim.sweep.axis import SCALES_RATE, SETS_RATE
 
-__all__ = ["draw_comparison_of", "draw_runs", "draw_sweep_of", "pooled", "sweep_runs"]
+__all__ = ["draw_comparison_of", "draw_runs", "draw_sweep_of", "pooled", "rates_reached", "sweep_runs"]
 
 
 def draw_comparison_of(grid: GridFolder, out: Path) -> list[Path]:
@@ -39,12 +40,31 @@ def draw_runs(folders: Mapping[str, Sequence[RunFolder]], out: Path) -> list[Pat
     latencies = [pooled(name, runs) for name, runs in folders.items()]
     bounds = [run.summary["slo_bounds"] for run in firsts.values()]
     shared_bounds = bounds[0] if all(one == bounds[0] for one in bounds) else None
-    timeline = draw_timeline({name: run.strides for name, run in firsts.items()}, _shared_window(list(firsts.values())))
+    courses = {name: simulated_course(run) for name, run in firsts.items()}
+    timeline = draw_timeline(courses, _shared_window(list(firsts.values())))
     return [*save(draw_distributions(latencies, shared_bounds), out / "latency-cdf"), *save(timeline, out / "timeline")]
 
 
 def draw_sweep_of(grid: GridFolder, x: Axis, out: Path, target: float) -> list[Path]:
     """Attainment and goodput along an axis."""
+    is_rate = _is_rate(x)
+    return save(draw_rates(_curves(grid, x), target, None if is_rate else x.path), out / "attainment")
+
+
+def rates_reached(grid: GridFolder, x: Axis, target: float) -> str | None:
+    """The rates that the figure of a sweep marks, in words; None where it marks none."""
+    curves = _curves(grid, x) if _is_rate(x) else []
+    if not curves:
+        return None
+    found = ", ".join(f"{curve.label} {curve.rate_in_words(target)}" for curve in curves)
+    return f"{100 * target:.3g} % are kept up to (requests/s, between the points): {found}"
+
+
+def _is_rate(x: Axis) -> bool:
+    return x.path == SETS_RATE or x.path in SCALES_RATE
+
+
+def _curves(grid: GridFolder, x: Axis) -> list[RateCurve]:
     others = [axis for axis in grid.axes if axis.path != x.path and len(axis.values) > 1]
     runs = [
         SweepRun(
@@ -53,9 +73,7 @@ def draw_sweep_of(grid: GridFolder, x: Axis, out: Path, target: float) -> list[P
         )
         for run in grid.runs
     ]
-    curves = rate_curves(runs, x.path, measured=x.path in SCALES_RATE)
-    is_rate = x.path == SETS_RATE or x.path in SCALES_RATE
-    return save(draw_rates(curves, target, None if is_rate else x.path), out / "attainment")
+    return rate_curves(runs, x.path, measured=x.path in SCALES_RATE)
 
 
 def sweep_runs(grid: GridFolder) -> list[SweepRun]:

@@ -46,7 +46,7 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.", show_defaul
 
     table = _table("name", "what it is")
     if kind.value in registry.KINDS:
-        table.add_column("parameters and defaults")
+        table.add_column("parameters and defaults", overflow="fold")
         for name in registry.names(kind.value):
             table.add_row(name, *_plug_in(kind.value, name))
     else:
@@ -61,7 +61,7 @@ def _table(*columns: str) -> Table:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=column == "name")
+        table.add_column(column, no_wrap=column == "name", overflow="fold")
     return table
 
 
@@ -85,7 +85,11 @@ def _plug_in(kind: str, name: str) -> tuple[str, str]:
 
 
 def _default(field: Any) -> str:
-    return "required" if field.is_required() else f"{field.get_default(call_default_factory=True)}"
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    fields = getattr(type(default), "model_fields", None)
+    return f"{default}" if fields is None else f"keys {', '.join(fields)}"
 
 
 def _first_sentence(document: str) -> str:

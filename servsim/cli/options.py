@@ -29,7 +29,12 @@ Vary = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Where results go; by default results/<name>.", show_default=False),
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Where results go; by default under results/, by the name of the scenario.",
+        show_default=False,
+    ),
 ]
 OptionalOut = Annotated[
     Path | None,

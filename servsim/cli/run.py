@@ -13,6 +13,7 @@ from servsim.cli import options
 from servsim.cli.endings import INTERRUPTED, ended
 from servsim.cli.output import note, show
 from servsim.cli.progress import watched
+from servsim.errors import ResultError
 
 __all__ = ["TableFormat", "run"]
 
@@ -24,6 +25,12 @@ class TableFormat(StrEnum):
     PARQUET = "parquet"
 
 
+Bench = Annotated[
+    Path | None,
+    typer.Option(
+        "--bench", metavar="FILE", help="Write the result as vllm bench serve's JSON too.", show_default=False
+    ),
+]
 Format = Annotated[TableFormat, typer.Option("--format", help="What the tables are written as.")]
 
 
@@ -34,6 +41,7 @@ def run(
     out: options.Out = None,
     overwrite: options.Overwrite = False,
     table_format: Format = TableFormat.CSV,
+    bench: Bench = None,
 ) -> None:
     """Simulate a scenario, print its summary and write its result folder."""
     # The simulator is imported by the verbs that need it: servsim --help must not wait for numpy.
@@ -45,12 +53,16 @@ def run(
     loaded = load_scenario(scenario, set_ or ())
     folder = out or Path("results") / loaded.name
     check_free(folder, overwrite)
+    if bench is not None and bench.exists() and not overwrite:
+        raise ResultError("exists already", place=str(bench), remedy="choose another file, or give --overwrite")
     simulation = Simulation(loaded)
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     with watched(simulation):
         result = finish(simulation)
     wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
     result.write(folder, overwrite=overwrite, table_format=table_format.value)
+    if bench is not None:
+        result.write_bench(bench)
     show(run_table(result.summary))
     ended_requests = result.summary["counts"]["finished"] + result.summary["counts"]["rejected"]
     note(f"{ended_requests:,} requests simulated in {wall_s:.2f} s ({cpu_s:.2f} CPU-s); results in {folder}")

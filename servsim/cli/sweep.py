@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from servsim.cli import options
 from servsim.cli.endings import ended
@@ -32,7 +33,7 @@ def sweep(
 
     The classic figure: --vary workload.arrivals.rate_per_s=5,10,20 --vary instance.scheduler.policy=fcfs,sjf.
     """
-    from servsim.cli.drawing import draw_sweep_of, sweep_runs
+    from servsim.cli.drawing import draw_sweep_of, rates_reached, sweep_runs
     from servsim.report.sweeping import sweep_rows, write_sweep
     from servsim.report.tables import sweep_table
     from servsim.scenario import load_scenario
@@ -52,4 +53,6 @@ def sweep(
             note("the scenario has no slo, so there is no attainment to draw", style="yellow")
         else:
             draw_sweep_of(grid, x, grid.path, target)
+            if (reached := rates_reached(grid, x, target)) is not None:
+                show(Text(reached))
     closing(batch, folder)

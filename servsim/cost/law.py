@@ -57,8 +57,7 @@ class OperatorLaw:
     def lines(self, flops: Line, size_bytes: Line) -> list[Line]:
         """Time as the maximum of straight lines, where FLOPs and bytes are straight lines of the same variable.
 
-        A p-norm of two lines is none, and bounded from above by their sum, which is taken for it
-        (:meth:`straight` tells).
+        For laws that are :attr:`straight` only: a p-norm of two lines is none.
         """
         compute = (flops[0] / self.flops_per_s + self.overhead_s, flops[1] / self.flops_per_s)
         memory = (size_bytes[0] / self.bytes_per_s + self.overhead_s, size_bytes[1] / self.bytes_per_s)

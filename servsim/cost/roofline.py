@@ -66,8 +66,8 @@ class RooflineCost:
             )
         self._all_reduce = operators.all_reduce
         self._device = device
-        if self._all_reduce is not None and device.interconnect is None:
-            raise ScenarioError(f"{device.name} has no interconnect", remedy="tensor_parallel_size must be 1 on it")
+        if self._all_reduce is not None:
+            device.check_tensor_parallel(self._all_reduce.group)
         self._token_s: dict[int, float] = {}
         self._emitted_s: dict[int, float] = {}
         self._decode_attention: dict[int, list[Line]] = {}

@@ -144,6 +144,14 @@ class Device(Spec):
         """FLOP/s, dense, for operands of ``dtype``; see :meth:`compute_dtype` for what stands in for what."""
         return float(getattr(self.peak_flops_per_s, self.compute_dtype(dtype)))
 
+    def check_tensor_parallel(self, tensor_parallel_size: int) -> None:
+        """Raise ScenarioError unless that many of these devices can exchange data, as far as is known."""
+        if tensor_parallel_size == 1:
+            return
+        if self.interconnect is None:
+            raise ScenarioError(f"{self.name} has no interconnect", remedy="tensor_parallel_size must be 1 on it")
+        self.interconnect.all_reduce_for(tensor_parallel_size)
+
     def efficiency(self, operator: Operator, dtype: Dtype = "bf16") -> Efficiency:
         """How well ``operator`` does on operands of ``dtype``.
 

@@ -191,7 +191,11 @@ def _warnings(
     status = records.requests["status"]
     rejected, unfinished = int((status == REJECTED).sum()), int((status == UNFINISHED).sum())
     if rejected:
-        found.append(f"{rejected} of {len(status)} requests could never fit and were rejected")
+        shortest = int(records.requests["prompt_tokens"][status == REJECTED].min())
+        found.append(
+            f"{rejected} of {len(status)} requests could never fit and were rejected"
+            f" (prompts from {shortest:,} tokens; servsim check tells the longest request and the KV capacity)"
+        )
     if unfinished:
         found.append(f"{unfinished} of {len(status)} requests had not finished at the end; latencies leave them out")
     if measured is not None and not measured["counts"]["submitted"]:

@@ -40,6 +40,14 @@ class RateCurve:
         """The interpolated rate at which attainment falls below ``target``; None when it is not bracketed."""
         return rate_at(self.rates_per_s, self.attainment, target)
 
+    def rate_in_words(self, target: float) -> str:
+        """That rate with three digits (22.0 beside 21.7), or where it must lie when it is not bracketed."""
+        reached = self.rate_at(target)
+        if reached is not None:
+            return f"{reached:,.0f}" if reached >= 100 else f"{reached:#.3g}"
+        below = self.attainment[0] < target
+        return f"below {self.rates_per_s[0]:.3g}" if below else f"above {self.rates_per_s[-1]:.3g}"
+
 
 def sweep_rows(runs: Sequence[SweepRun]) -> list[dict[str, Any]]:
     """One flat mapping a run: the varied values, the seed, then every metric by its path in base units."""

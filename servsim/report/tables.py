@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +19,7 @@ from servsim.report.sweeping import SweepRun
 __all__ = ["comparison_table", "format_figure", "run_table", "sweep_table"]
 
 _ABSENT = "–"
+_WIDEST = 10_000
 _LATENCIES = (
     ("ttft_s", "TTFT", "ms", 1e3),
     ("tpot_s", "TPOT", "ms", 1e3),
@@ -106,15 +109,41 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Group:
     seeds = max((cell.seeds for row in rows for cell in row.cells.values()), default=0)
     over = f"mean ± 95 % interval over {seeds} seeds" if seeds > 1 else "one seed"
     difference = f"difference to {variants[0] if variants else ''}"
-    values = _table(over, variants)
-    differences = _table(f"{difference}: seed by seed, {over}" if seeds > 1 else difference, variants[1:])
-    for row in rows:
-        if all(cell.mean is None for cell in row.cells.values()):
-            continue
-        metric = row.metric
-        values.add_row(metric.label, metric.unit, *(_value(row.cells[variant], metric) for variant in variants))
-        differences.add_row(metric.label, metric.unit, *(_difference(row.cells[name], metric) for name in variants[1:]))
+    known = [row for row in rows if any(cell.mean is not None for cell in row.cells.values())]
+    values = _Columns(over, variants, known, _value)
+    differences = _Columns(
+        f"{difference}: seed by seed, {over}" if seeds > 1 else difference, variants[1:], known, _difference
+    )
     return Group(values, differences) if len(variants) > 1 else Group(values)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A column a variant: in one table, or in several below each other where a terminal is too narrow for one."""
+
+    title: str
+    variants: Sequence[str]
+    rows: Sequence[ComparisonRow]
+    text: Callable[[Cell, Metric], str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for size in range(len(self.variants), 0, -1):
+            tables = [self._table(self.variants[at : at + size]) for at in range(0, len(self.variants), size)]
+            if all(
+                Measurement.get(console, options.update(width=_WIDEST), table).maximum <= options.max_width
+                for table in tables
+            ):
+                break
+        else:
+            tables = [self._table(self.variants)]
+        yield from tables
+
+    def _table(self, variants: Sequence[str]) -> Table:
+        table = _table(self.title, [name.replace(", ", ",\n") for name in variants])
+        for row in self.rows:
+            texts = [self.text(row.cells[name], row.metric) for name in variants]
+            table.add_row(row.metric.label, row.metric.unit, *texts)
+        return table
 
 
 def sweep_table(runs: Sequence[SweepRun]) -> Table:

@@ -55,18 +55,17 @@ def read_bench(path: Path) -> BenchResult:
     """
     content = _load(path)
     lists = {name: _list(path, content, name) for name in ("input_lens", "output_lens", "ttfts")}
-    errors = content.get("errors") or [""] * len(lists["ttfts"])
-    itls = content.get("itls")
-    if "latencies" in content:
-        e2e = _list(path, content, "latencies")
-    elif itls is not None:
-        e2e = [ttft + math.fsum(gaps) for ttft, gaps in zip(lists["ttfts"], itls, strict=False)]
-    else:
+    errors = _list(path, content, "errors") if content.get("errors") else [""] * len(lists["ttfts"])
+    itls = _list(path, content, "itls") if content.get("itls") is not None else None
+    latencies = _list(path, content, "latencies") if "latencies" in content else None
+    if itls is None and latencies is None:
         raise _not_detailed(path, "itls")
-    sizes = {len(column) for column in (*lists.values(), errors, e2e)}
+    sizes = {len(column) for column in (*lists.values(), errors, itls, latencies) if column is not None}
     if len(sizes) != 1:
         raise ResultError(f"the lists have different lengths: {sorted(sizes)}", place=str(path))
     try:
+        gaps_s = [np.array(one, dtype=np.float64).reshape(len(one)) for one in itls or []]
+        e2e = latencies or [ttft + math.fsum(one) for ttft, one in zip(lists["ttfts"], gaps_s, strict=True)]
         columns = {name: np.array(column, dtype=np.float64) for name, column in {**lists, "e2e": e2e}.items()}
     except (TypeError, ValueError) as error:
         raise ResultError(f"a list holds something that is no number: {error}", place=str(path)) from error
@@ -81,7 +80,7 @@ def read_bench(path: Path) -> BenchResult:
         ttft_s=ttft_s,
         tpot_s=(e2e_s - ttft_s) / gaps,
         e2e_s=e2e_s,
-        itl_s=_flat([one for one, keep in zip(itls or [], kept.tolist(), strict=False) if keep]),
+        itl_s=np.concatenate([np.empty(0), *(one for one, keep in zip(gaps_s, kept, strict=False) if keep)]),
         failed=int((~kept).sum()),
         content=content,
     )
@@ -200,7 +199,3 @@ def _not_detailed(path: Path, name: str) -> ResultError:
     return ResultError(
         f"there is no list {name!r}", place=str(path), remedy="run vllm bench serve with --save-result --save-detailed"
     )
-
-
-def _flat(lists: list[list[float]]) -> NDArray[np.float64]:
-    return np.array([gap for gaps in lists for gap in gaps], dtype=np.float64)

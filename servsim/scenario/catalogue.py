@@ -58,7 +58,13 @@ def locate(kind: str, reference: str) -> Path:
     ScenarioError, without a place, for an unknown name or a file that does not exist.
     """
     if not is_path(reference):
-        return find(kind, reference)
+        try:
+            return find(kind, reference)
+        except ScenarioError as error:
+            if not Path(reference).exists():
+                raise
+            remedy = f"for what lies in the working directory write ./{reference}"
+            raise ScenarioError(error.message, remedy=remedy) from None
     path = Path(reference)
     if kind == "models" and path.is_dir() and (path / "config.json").is_file():
         return path / "config.json"

@@ -38,8 +38,9 @@ class SchedulerSpec(PlugInSpec):
     policy: str = Field("fcfs", description="The rule by which waiting and running requests are ordered and admitted.")
     max_num_seqs: WholeNumber = Field(256, ge=1, description="At most this many sequences run at once.")
     max_num_batched_tokens: WholeNumber = Field(2048, ge=1, description="Tokens that a step may compute, all told.")
-    predictor: Annotated[PredictorSpec | None, _named("name")] = Field(
-        None, description="What the policy believes about output lengths: a name, or a name with parameters."
+    predictor: Annotated[PredictorSpec, _named("name")] = Field(
+        default_factory=lambda: PredictorSpec(name="oracle"),
+        description="What the policy believes about output lengths: a name, or a name with parameters.",
     )
 
     @model_validator(mode="after")

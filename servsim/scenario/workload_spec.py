@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from servsim import registry
 from servsim.documents import Spec, WholeNumber, refusal
 from servsim.errors import ScenarioError
 from servsim.scenario.arrival_spec import ArrivalSpec, PiecewiseArrivals
@@ -133,6 +134,9 @@ class TraceWorkload(PlugInSpec):
         for key in ("lengths", "classes"):
             if isinstance(data, dict) and key in data:
                 raise refusal("a trace brings its own requests", remedy=f"leave {key} or the trace out", at=(key,))
+        if isinstance(data, dict) and "format" not in data:
+            readers = ", ".join(registry.names(cls.kind))
+            raise refusal("this key is missing", remedy=f"what reads the trace is one of: {readers}", at=("format",))
         return data
 
     @model_validator(mode="after")

@@ -69,6 +69,7 @@ class FeedbackQueue:
         self._stalled_s = 0.0  # for how long the clock has stood still
         self._stall_since_s: float | None = None
         self._stall_batch: list[Job] = []
+        self._advanced_s = -1.0  # the latest boundary seen
         self._served_until_s = 0.0  # when those who run were stepped last
         self._due: list[tuple[float, int, int, Job]] = []
         self._front = 0
@@ -117,10 +118,12 @@ class FeedbackQueue:
 
     def advance(self, now_s: float) -> list[Job]:
         """It is a boundary: demote who is due; those demoted."""
-        if self._stall_since_s is None:
-            self._served_until_s = now_s
-        elif now_s > self._stall_since_s:
-            self._end_stall(now_s)
+        if now_s > self._advanced_s:
+            if self._stall_since_s is None:
+                self._served_until_s = now_s
+            else:
+                self._end_stall(now_s)
+            self._advanced_s = now_s
         service_s = now_s - self._stalled_s
         due: list[Job] = []
         while self._due and self._due[0][0] < service_s:

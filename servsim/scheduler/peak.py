@@ -53,7 +53,7 @@ class LengthHistory:
     """A window of the latest output lengths, half filled with a default at the start.
 
     ``deque(maxlen=window)`` pre-filled with ``window / 2`` times ``default_tokens``, as in LightLLM: cold starts
-    are careful, and 1.5 windows of finished requests wash the default out.
+    are careful, and a window of finished requests washes the default out.
     """
 
     def __init__(self, window: int, default_tokens: int) -> None:

@@ -72,7 +72,9 @@ def read_columns(path: Path, kinds: Mapping[str, Kind], optional: Mapping[str, K
     known = _column_names(path)
     for name in kinds:
         if name not in known:
-            remedy = f"{suggestion(name, known)}; the file has {', '.join(known) or 'none'}"
+            remedy = suggestion(name, known)
+            if not remedy.startswith("known are"):
+                remedy += f" The file has {', '.join(known) or 'none'}"
             raise TraceError(f"there is no column '{name}'", place=_first_line(path), remedy=remedy)
     wanted = {**kinds, **{name: kind for name, kind in (optional or {}).items() if name in known}}
     for name in wanted:

@@ -20,6 +20,7 @@ from servsim.scheduler.fcfs import Fcfs
         ("slo.ttft_s=.inf", "finite"),
         ("instance.memory.num_blocks=0", "instance.memory.num_blocks"),
         ("instance.tensor_parallel_size=3", "instance.tensor_parallel_size"),
+        ("instance.tensor_parallel_size=16", "largest group is 8"),
         ("model=llama-3.1-405b", "does not fit h100-sxm"),
         ("model=llama-4", "unknown model 'llama-4'"),
         ("model=./nowhere.yaml", "no such file"),

@@ -116,3 +116,11 @@ def test_a_wall_clock_never_reaches_the_results(servsim, small):
     servsim("run", small, "--out", "one")
     servsim("run", small, "--out", "two")
     assert Path("one/summary.json").read_bytes() == Path("two/summary.json").read_bytes()
+
+
+def test_a_run_is_written_as_vllms_bench_json_too(servsim, small):
+    assert servsim("run", small, "--bench", "bench.json").status == 0
+    found = json.loads(Path("bench.json").read_text())
+    assert found["completed"] == 60 and len(found["ttfts"]) == 60
+    refused = servsim("run", small, "--out", "other", "--bench", "bench.json")
+    assert refused.status == 2 and "bench.json" in refused.err and not Path("other").exists()

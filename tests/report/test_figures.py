@@ -10,6 +10,7 @@ from made_up_summaries import scenario, summary
 from servsim.metrics import summarise
 from servsim.report.comparison import compare_rows
 from servsim.report.figures import (
+    Course,
     Latency,
     draw_comparison,
     draw_distributions,
@@ -18,9 +19,10 @@ from servsim.report.figures import (
     draw_timeline,
     measured_latency,
     save,
+    simulated_course,
     simulated_latency,
 )
-from servsim.report.figures.timeline import binned
+from servsim.report.figures.timeline import binned, present
 from servsim.report.folder import read_run, write_run
 from servsim.report.sweeping import RateCurve
 from servsim.report.vllm_bench import bench_result, read_bench, write_bench
@@ -38,6 +40,12 @@ def latency(label, seed=0):
     return Latency(label, {name: rng.lognormal(-1, 1, 500) for name in ("ttft_s", "tpot_s", "e2e_s")})
 
 
+def course(run):
+    requests = run.records.requests
+    inside = ~np.isnan(requests["scheduled_s"])
+    return Course(run.records.strides, requests["arrival_s"][inside], requests["scheduled_s"][inside])
+
+
 NOTHING = Latency("nothing", {name: np.empty(0) for name in ("ttft_s", "tpot_s", "e2e_s")})
 FIGURES = {
     "rates": lambda: draw_rates(CURVES),
@@ -46,8 +54,8 @@ FIGURES = {
     "one distribution": lambda: draw_distributions([latency("a")]),
     "empty distribution": lambda: draw_distributions([NOTHING, latency("a")], BOUNDS),
     "measured": lambda: draw_measured(latency("measured"), [latency("simulated", 1), NOTHING]),
-    "timeline": lambda: draw_timeline({"a": RUN.records.strides, "b": RUN.records.strides}, window_s=(1.0, 5.0)),
-    "empty timeline": lambda: draw_timeline({"a": made_up_run(rejected=1.0).records.strides}),
+    "timeline": lambda: draw_timeline({"a": course(RUN), "b": course(RUN)}, window_s=(1.0, 5.0)),
+    "empty timeline": lambda: draw_timeline({"a": course(made_up_run(rejected=1.0))}),
     "comparison": lambda: draw_comparison(compare_rows({name: [summary(0), summary(1)] for name in "abc"})),
     "one seed, no slo": lambda: draw_comparison(compare_rows({"a": [summary(0, slo=None)]})),
     "nothing finished": lambda: draw_comparison(compare_rows({name: [summary(0, rejected=1.0)] for name in "ab"})),
@@ -91,6 +99,29 @@ def test_bins_hold_time_weighted_means_with_idle_time_as_zero():
     }
     _, means = binned(strides, np.array([3.0, 6.0, 1.0]), 8.0, bins=4)
     np.testing.assert_allclose(means, [3.0 + 1.0, 1.0, 6.0 / 2, 0.0])
+
+
+def test_how_many_were_there_is_a_mean_over_time():
+    _, means = present(np.array([0.0, 1.0, 3.0]), np.array([3.0, 1.5, 3.0]), 4.0, bins=2)
+    np.testing.assert_allclose(means, [(2.0 + 0.5) / 2, 1.0 / 2])
+
+
+def test_as_many_wait_as_littles_law_says(tmp_path):
+    shown = scenario()
+    found = summarise(RUN.records, shown, calibration="", version="")
+    write_run(tmp_path / "run", shown, RUN.records, found)
+    run = read_run(tmp_path / "run")
+    drawn = simulated_course(run)
+    _, means = present(drawn.waiting_from_s, drawn.waiting_until_s, drawn.end_s)
+    preempted = run.pauses["reason"] == "preempted"
+    paused_s = (run.pauses["end_s"] - run.pauses["start_s"])[preempted].sum()
+    assert means.mean() * drawn.end_s == pytest.approx(np.nansum(run.requests["queue_s"]) + paused_s)
+
+
+def test_a_legend_of_long_names_stays_inside_the_figure():
+    names = [f"h100-sxm, tensor_parallel_size={row}, instance.scheduler" for row in range(6)]
+    figure = draw_distributions([latency(name, row) for row, name in enumerate(names)])
+    assert figure.legends[0].get_window_extent().width <= figure.bbox.width
 
 
 def test_a_simulated_run_stands_beside_the_measured_one_it_was_written_as(tmp_path):

@@ -100,6 +100,10 @@ def test_without_details_there_are_no_lists():
         ({"input_lens": [1], "output_lens": [1], "ttfts": [0.1]}, "no list 'itls'"),
         ({"input_lens": [1], "output_lens": [1, 2], "ttfts": [0.1], "itls": [[]]}, "different lengths"),
         ({"input_lens": [1], "output_lens": [2], "ttfts": ["x"], "latencies": [1.0]}, "no number"),
+        ({"input_lens": [1], "output_lens": [2], "ttfts": [0.1], "itls": [0.1]}, "no number"),
+        ({"input_lens": [1], "output_lens": [2], "ttfts": [0.1], "itls": [["x"]], "latencies": [1.0]}, "no number"),
+        ({"input_lens": [1], "output_lens": [2], "ttfts": [0.1], "itls": [[0.1]], "errors": 5}, "no list 'errors'"),
+        ({"input_lens": [1], "output_lens": [2], "ttfts": [0.1], "itls": [], "latencies": [1.0]}, "different lengths"),
     ],
 )
 def test_what_is_no_detailed_result_is_refused_with_its_place(tmp_path, content, message):

@@ -126,7 +126,7 @@ def test_a_waiting_request_is_drawn_from_the_whole_history_as_it_stands() -> Non
     assert window.draw_waiting(np.array([0.0, 0.3, 0.6, 0.9])).tolist() == [4, 8, 8, 20]
 
 
-def test_half_of_the_window_starts_as_the_default_and_is_washed_out_by_one_and_a_half_windows() -> None:
+def test_half_of_the_window_starts_as_the_default_and_is_washed_out_by_one_window_of_outputs() -> None:
     window = LengthHistory(200, 1024)
     assert window.lengths.tolist() == [1024] * 100
     for _ in range(100):

@@ -10,9 +10,10 @@ from servsim.report.figures.distributions import (
 )
 from servsim.report.figures.rates import draw_rates
 from servsim.report.figures.style import save
-from servsim.report.figures.timeline import draw_timeline
+from servsim.report.figures.timeline import Course, draw_timeline, simulated_course
 
 __all__ = [
+    "Course",
     "Latency",
     "draw_comparison",
     "draw_distributions",
@@ -21,5 +22,6 @@ __all__ = [
     "draw_timeline",
     "measured_latency",
     "save",
+    "simulated_course",
     "simulated_latency",
 ]

@@ -32,11 +32,13 @@ def draw_comparison(rows: Sequence[ComparisonRow]) -> Figure:
     cells = {row.metric.path: row.cells for row in rows}
     with styled():
         figure = new_figure(PAGE_IN, 2.3)
-        panels = figure.subplots(1, len(_PANELS), width_ratios=[3, 3, 3, 2.2, 2.2])
+        panels = figure.subplots(1, len(_PANELS), width_ratios=[3, 3, 3, 2.7, 2.7])
         for axes, (title, factor, metrics) in zip(panels, _PANELS, strict=True):
             latency = title.startswith(_LATENCIES)
             found = {name: cells[path] for path, name in metrics.items() if _known(cells.get(path, {}))}
             _draw_panel(axes, found, factor, latency)
+            if title.startswith("share"):
+                axes.set_ylim(0, 104)  # an interval may reach further, a share cannot
             axes.set_title(title)
         shared_legend(figure, max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1])))
     return figure

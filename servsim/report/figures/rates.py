@@ -66,17 +66,11 @@ def _label_reached(axes: Axes, curves: Sequence[RateCurve], target: float) -> No
     lines = [f"requests/s at {100 * target:.3g} %"]
     colours = ["#333333"]
     for place, curve in enumerate(curves):
-        reached = curve.rate_at(target)
-        lines.append(f"{curve.label}: {_outside(curve, target) if reached is None else f'{reached:.3g}'}")
+        lines.append(f"{curve.label}: {curve.rate_in_words(target)}")
         colours.append(line_style(place)["color"])
     for row, (line, colour) in enumerate(zip(lines, colours, strict=True)):
         height = 0.03 + 0.085 * (len(lines) - 1 - row)
         axes.text(0.03, height, line, transform=axes.transAxes, color=colour, fontsize=6.5, zorder=5, bbox=_PLATE)
-
-
-def _outside(curve: RateCurve, target: float) -> str:
-    """Where the rate at the target must lie when the curve does not bracket it."""
-    return f"below {curve.rates_per_s[0]:.3g}" if curve.attainment[0] < target else f"above {curve.rates_per_s[-1]:.3g}"
 
 
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}

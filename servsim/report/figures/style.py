@@ -75,10 +75,18 @@ def line_style(place: int, markers: bool = False) -> dict[str, Any]:
 
 
 def shared_legend(figure: Figure, axes: Axes, most_columns: int = 4) -> None:
-    """One legend above all axes, from the labelled artists of one of them; none for a single curve."""
+    """One legend above all axes, from the labelled artists of one of them; none for a single curve.
+
+    It has as many columns as the figure is wide enough for.
+    """
     handles, labels = axes.get_legend_handles_labels()
-    if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), most_columns))
+    if len(labels) < 2:
+        return
+    for columns in range(min(len(labels), most_columns), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
