@@ -56,8 +56,10 @@ _BUILT_IN: dict[str, dict[str, str]] = {
     "orders": {
         "ageing": "servsim.scheduler.ageing:Ageing",
         "clairvoyant": "servsim.scheduler.clairvoyant:Clairvoyant",
+        "edf": "servsim.scheduler.edf:Edf",
         "fcfs": "servsim.scheduler.combined:ArrivalFirst",
         "hrrn": "servsim.scheduler.hrrn:Hrrn",
+        "least_slack": "servsim.scheduler.least_slack:LeastSlack",
         "longest_output_first": "servsim.scheduler.sglang_orders:LongestOutputOrder",
         "ltr": "servsim.scheduler.ltr:Ltr",
         "priority": "servsim.scheduler.vllm_v1:PriorityOrder",

@@ -89,7 +89,9 @@ def _default(field: Any) -> str:
         return "required"
     default = field.get_default(call_default_factory=True)
     fields = getattr(type(default), "model_fields", None)
-    return f"{default}" if fields is None else f"keys {', '.join(fields)}"
+    if fields is None or "name" in fields:  # a plug-in shows its name
+        return f"{default}"
+    return f"keys {', '.join(fields)}"
 
 
 def _first_sentence(document: str) -> str:

@@ -41,7 +41,7 @@ def reproduce(
     if out is not None:
         check_free(out, overwrite)
     began_s = time.perf_counter()
-    runs = seeds * sum(len(claim.variants) for claim in claims)
+    runs = seeds * sum(claim.repeats * len(claim.variants) for claim in claims)
     with counted("runs", runs) as tick:
         found = try_claims(claims, seeds, jobs, tick)
     note(f"{runs} runs in {time.perf_counter() - began_s:.1f} s")

@@ -31,7 +31,17 @@ def scenario_schema() -> dict[str, Any]:
     _allow_name(top, "router", registry.names("routers"))
     _allow_name(parts["SchedulerSpec"]["properties"], "predictor", registry.names("predictors"))
     _allow_name(top, "workload", None)
+    _allow_names_of_parts(parts)
     return schema
+
+
+def _allow_names_of_parts(parts: dict[str, Any]) -> None:
+    """The parts of a scheduler that is put together, by name or with parameters."""
+    for key in ("batching", "order", "admission"):
+        if key in parts["SchedulerSpec"]["properties"]:
+            names = registry.names(f"{key}s")
+            parts[f"{key.capitalize()}Part"]["properties"]["name"]["enum"] = names
+            _allow_name(parts["SchedulerSpec"]["properties"], key, names)
 
 
 def _describe_plug_ins(spec: type[PlugInSpec], parts: dict[str, Any]) -> None:

@@ -13,13 +13,24 @@ from servsim.scheduler.line import LinePolicy
 from servsim.scheduler.orders import ArrivalOrder
 from servsim.scheduler.policy import Policy, Surroundings
 
-__all__ = ["AnyoneAdmission", "ArrivalFirst", "Combined", "CombinedParameters"]
+__all__ = [
+    "AdmissionPart",
+    "AnyoneAdmission",
+    "ArrivalFirst",
+    "BatchingPart",
+    "Combined",
+    "CombinedParameters",
+    "OrderPart",
+]
 
 
 class _Part(PlugInSpec):
     """A part by name, with its parameters beside the name."""
 
     key: ClassVar[str] = "name"
+
+    def __str__(self) -> str:
+        return str(getattr(self, self.key))
 
     def build(self, surroundings: Surroundings, *parts: Any) -> Any:
         """The part, with its own parameters in the surroundings."""

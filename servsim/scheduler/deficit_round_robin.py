@@ -31,9 +31,7 @@ class RoundRobinOrder(Order):
     """
 
     def __init__(self, running: Running, parameters: DeficitRoundRobinParameters) -> None:
-        self.ledger = ServiceLedger(
-            running, parameters.weights, prefill_token_charged=parameters.prefill_token_charged
-        )
+        self.ledger = ServiceLedger(running, parameters.weights, prefill_token_charged=parameters.prefill_token_charged)
         self._w_p, self._w_q, self._quantum = parameters.w_p, parameters.w_q, parameters.quantum
         self._count = 0
         self._ring: list[TenantAccount] = []
@@ -64,7 +62,7 @@ class RoundRobinOrder(Order):
         self._picked.clear()
 
     def peek(self, index: int) -> Sequence:
-        """The sequence at a place in line, if those before it are admitted; the first one's turn is kept from now on."""
+        """The sequence at a place in line, if those before it are admitted; the first one keeps its turn then."""
         if self._turn is None:
             before = self._last
             if before >= 0 and self._ring[before].line and self.deficit(self._ring[before]) > 0:

@@ -69,7 +69,3 @@ class FasterTransformer(VllmV1Batching):
         super().__init__(surroundings, order, OnlyWhenEmpty(surroundings, admission or Reservation(surroundings)))
         self.max_num_seqs = min(self.max_num_seqs, settings.max_batch or self.max_num_seqs)
         self.max_num_batched_tokens = UNBOUNDED
-
-    def arrival_matters(self, sequence: Sequence) -> bool:
-        """Never while a batch runs."""
-        return False

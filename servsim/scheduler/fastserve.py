@@ -11,9 +11,9 @@ from pydantic import Field
 from servsim.memory.allocator import Round
 from servsim.request import Sequence
 from servsim.scheduler.feedback_queue import FeedbackQueue, Job, Place
+from servsim.scheduler.host_copies import CopyParameters, HostCopies
 from servsim.scheduler.plan import DECODE, IDLE, Plan
 from servsim.scheduler.policy import Surroundings
-from servsim.scheduler.host_copies import CopyParameters, HostCopies
 
 __all__ = ["FastServe", "FastServeParameters"]
 
@@ -40,6 +40,7 @@ class _Draft:
 
     round: Round
     batch: list[Job]
+    entering: list[Job]  # of the batch, those who do not run yet
     parked: list[Job] = field(default_factory=list)
     swapped: list[Job] = field(default_factory=list)
     dropped: list[Job] = field(default_factory=list)
@@ -53,9 +54,9 @@ class FastServe:
     """Skip-join MLFQ over iterations: short first tokens first, long jobs sink, KV is swapped ahead (FastServe).
 
     The batch is filled from the first level down, front to back: until ``max_num_seqs``, or until the
-    prompts of new jobs exceed ``max_num_batched_tokens``; nobody behind that is served in this
+    prompts of new jobs exceed ``max_num_batched_tokens`` (decoders take none); nobody behind that is served in this
     iteration. Prompts are prefilled whole, in one iteration with decoders; one that exceeds the budget
-    goes with no other new one. Who is not in the batch keeps its KV on the device (``swapped_out`` in the records, at no
+    goes with no other new one. Who is not in the batch keeps its KV on the device ("swapped" in the records, at no
     cost) until the memory is needed: then the last ones in line are swapped out, and if there is nobody left, those
     at the tail of the batch. With ``proactive`` as many blocks as ``max_num_seqs`` (a tenth of the memory at
     most) are kept free, and while more are free, the first ones in line that are swapped come back ahead of their turn.
@@ -175,12 +176,11 @@ class FastServe:
                 job.sequence.kv_tokens = 0
             queue.move(job, place)
         self.swap.used_blocks -= draft.freed_blocks
-        for job in draft.batch:
-            if job.place is not Place.RUNNING:
-                self._run += 1
-                queue.move(job, Place.RUNNING)
-                if not draft.stalls:
-                    queue.serve(job, now_s)
+        for job in draft.entering:
+            self._run += 1
+            queue.move(job, Place.RUNNING)
+            if not draft.stalls:
+                queue.serve(job, now_s)
         if draft.stalls:
             queue.stall(draft.batch, now_s)
         self._prefill_iterations += not plan.decode
@@ -223,22 +223,20 @@ class FastServe:
                 break
             new.append(entry[2])
             prompts += tokens
-            if prompts >= budget:
-                limit = ahead
-                break
         limit = min(limit, self.max_num_seqs - len(new))
-        return sorted([*(entry[2] for entry in started[:limit]), *new], key=_rank) if new else [
-            entry[2] for entry in started[:limit]
-        ]  # fmt: skip
+        batch = [entry[2] for entry in started[:limit]]
+        return sorted([*batch, *new], key=_rank) if new else batch
 
     def _compose(self) -> _Draft:
         """The batch, and whose KV moves for it."""
         batch = self._batch()
         draft = self._quick(batch) or self._squeezed(batch)
-        chosen = set(draft.batch)
-        draft.stalls = all(job.place is Place.FRESH for job in draft.batch)
+        new = [job for job in draft.entering if job.place is Place.FRESH]
+        draft.stalls = len(new) == len(draft.batch)
         gone = {*draft.swapped, *draft.dropped}
-        idle = [entry[2] for entry in self.queue.started if entry[2] not in chosen and entry[2] not in gone]
+        # The batch is the front of the line.
+        rest = self.queue.started[len(draft.batch) - len(new) :]
+        idle = [entry[2] for entry in rest if entry[2] not in gone]
         if self._spare and hasattr(draft.round, "free_blocks"):
             self._keep_spare(draft, idle)
             gone = {*draft.swapped, *draft.dropped}
@@ -248,17 +246,17 @@ class FastServe:
 
     def _quick(self, batch: list[Job]) -> _Draft | None:
         """All who run grow at once, the others find room; None where memory must be made."""
-        draft = _Draft(self.memory.round(), batch)
+        draft = _Draft(self.memory.round(), batch, [job for job in batch if job.place is not Place.RUNNING])
         if not draft.round.grow_decoders():
             return None
-        for job in batch:
-            if job.place is not Place.RUNNING and not self._grant(draft, job, alone=job is batch[0]):
+        for job in draft.entering:
+            if not self._grant(draft, job, alone=job is batch[0]):
                 return None
         return draft
 
     def _squeezed(self, batch: list[Job]) -> _Draft:
         """One after the other gets its memory, from the last in line, then from the tail of the batch."""
-        draft = _Draft(self.memory.round(), [])
+        draft = _Draft(self.memory.round(), [], [])
         chosen = set(batch)
         losers = [entry[2] for entry in self.queue.started if entry[2] not in chosen]
         losers = [job for job in losers if job.place is not Place.SWAPPED]
@@ -275,6 +273,8 @@ class FastServe:
                 else:
                     return draft
             draft.batch.append(job)
+            if job.place is not Place.RUNNING:
+                draft.entering.append(job)
         return draft
 
     def _grant(self, draft: _Draft, job: Job, *, alone: bool) -> bool:
@@ -327,21 +327,16 @@ class FastServe:
 
     def _spelt_out(self, draft: _Draft) -> Plan:
         """The plan of a draft; the plain decode plan where nothing moves."""
-        new, back, decode = [], [], False
-        for job in draft.batch:
-            if job.place is Place.FRESH:
-                new.append((job.sequence, job.sequence.total_tokens))
-                continue
-            decode = True
-            if job.place is not Place.RUNNING:
-                back.append(job.sequence)
+        entering = [(job.place is Place.FRESH, job.sequence) for job in draft.entering]
+        new = [(sequence, sequence.total_tokens) for fresh, sequence in entering if fresh]
+        back = [sequence for fresh, sequence in entering if not fresh]
         moved = (draft.parked, draft.swapped, draft.dropped, draft.fetched)
         if not new and not back and not any(moved):
             return DECODE if draft.batch else IDLE
         out = [job.sequence for job in (*draft.parked, *draft.swapped) if job.place is Place.RUNNING]
         dropped = [job.sequence for job in draft.dropped if job.place is Place.RUNNING]
         copy_s = self.swap.copy_s(draft.copied_blocks)
-        return Plan(new, len(new), decode, (), dropped, out, back, copy_s, draft.round)
+        return Plan(new, len(new), not draft.stalls, (), dropped, out, back, copy_s, draft.round)
 
     def _spared(self, steps: int) -> bool:
         """Whether nobody has to be swapped out within so many steps, to keep blocks free."""

@@ -34,7 +34,10 @@ class Job:
     charged_s: float = 0.0  # of its quantum, up to ``since_s``
     since_s: float = 0.0  # service time at which it entered the batch
     serving: bool = False
-    version: int = 0
+    ended: bool = False
+    due_s: float = 0.0  # service time at which its quantum is used up, while it is served
+    noted_s: float = float("inf")  # the time of its note in the heap, at or before ``due_s``
+    notes: int = 0
 
     @property
     def entry(self) -> Entry:
@@ -84,7 +87,8 @@ class FeedbackQueue:
 
     def remove(self, job: Job) -> None:
         """It ended."""
-        job.version = -1
+        job.serving = False
+        job.ended = True
         _take(self.fresh if job.place is Place.FRESH else self.started, job)
 
     def move(self, job: Job, place: Place) -> None:
@@ -108,7 +112,6 @@ class FeedbackQueue:
         if job.serving:
             job.serving = False
             job.charged_s += now_s - self._stalled_s - job.since_s
-            job.version += 1
         job.last_step_s = max(job.last_step_s, self._served_until_s)
 
     def stall(self, batch: list[Job], now_s: float) -> None:
@@ -126,10 +129,10 @@ class FeedbackQueue:
             self._advanced_s = now_s
         service_s = now_s - self._stalled_s
         due: list[Job] = []
-        while self._due and self._due[0][0] < service_s:
-            _, _, version, job = heappop(self._due)
-            if job.version == version:
-                due.append(job)
+        while self._first_due_s() < service_s:
+            job = heappop(self._due)[3]
+            job.noted_s = float("inf")
+            due.append(job)
         # From the last to the first, each to the front of its new level: so they keep their order.
         due.sort(key=lambda job: (job.level, job.position), reverse=True)
         for job in due:
@@ -155,10 +158,8 @@ class FeedbackQueue:
 
     def next_demotion_s(self) -> float:
         """When the next one is due, on the engine's clock; never later than it is."""
-        while self._due and self._due[0][3].version != self._due[0][2]:
-            heappop(self._due)
         # A hair too early only costs a step by itself, and covers the rounding of two clocks.
-        return self._due[0][0] + self._stalled_s - 1e-9 if self._due else float("inf")
+        return self._first_due_s() + self._stalled_s - 1e-9
 
     def _end_stall(self, now_s: float) -> None:
         assert self._stall_since_s is not None
@@ -167,7 +168,7 @@ class FeedbackQueue:
         self._stall_since_s = None
         for job in self._stall_batch:
             job.last_step_s = now_s
-            if job.version >= 0 and job.place is Place.RUNNING:
+            if not job.ended and job.place is Place.RUNNING:
                 job.charged_s += elapsed_s
                 job.serving = True
                 job.since_s = now_s - self._stalled_s
@@ -176,9 +177,27 @@ class FeedbackQueue:
 
     def _expect(self, job: Job) -> None:
         """Note when it will have been charged all of its quantum."""
-        job.version += 1
-        left_s = self.quantum_s * 2**job.level - job.charged_s
-        heappush(self._due, (job.since_s + left_s, job.sequence.request_id, job.version, job))
+        job.due_s = job.since_s + (self.quantum_s * 2**job.level - job.charged_s)
+        if job.due_s < job.noted_s:
+            self._note(job)
+
+    def _note(self, job: Job) -> None:
+        job.noted_s = job.due_s
+        job.notes += 1
+        heappush(self._due, (job.due_s, job.sequence.request_id, job.notes, job))
+
+    def _first_due_s(self) -> float:
+        """When the first of those who are served is due, in service time; notes that are too early are put right."""
+        while self._due:
+            noted_s, _, number, job = self._due[0]
+            if number == job.notes and job.serving and job.due_s == noted_s:
+                return noted_s
+            heappop(self._due)
+            if number == job.notes:
+                job.noted_s = float("inf")
+                if job.serving:
+                    self._note(job)
+        return float("inf")
 
     def _to_front(self, job: Job, level: int) -> None:
         entries = self.fresh if job.place is Place.FRESH else self.started
@@ -189,7 +208,7 @@ class FeedbackQueue:
 
 
 def _take(entries: list[Entry], job: Job) -> None:
-    del entries[bisect_left(entries, (job.level, job.position))]  # type: ignore[type-var]
+    del entries[bisect_left(entries, (job.level, job.position))]
 
 
 def _merged(one: list[Entry], other: list[Entry]) -> Iterable[Entry]:

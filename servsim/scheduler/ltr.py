@@ -15,6 +15,7 @@ from servsim.scheduler.plan import Plan
 from servsim.scheduler.policy import UNBOUNDED, Surroundings
 from servsim.scheduler.progress import Progress
 from servsim.scheduler.running import Running
+from servsim.scheduler.srpt import worst_first
 
 __all__ = ["BoostedRankOrder", "Ltr"]
 
@@ -87,8 +88,9 @@ class BoostedRankOrder(Order):
         if self._boost_ends:
             levels[[place for place, one in enumerate(progress.members) if self._runs_boosted(one)]] = 0
         behind = (levels > level) | ((levels == level) & (progress.marks > sequence.predicted_tokens))
-        found = [progress.members[place] for place in np.flatnonzero(behind & progress.decoding()).tolist()]
-        return sorted(found, key=self.urgency, reverse=True)
+        # The level outweighs every prediction; ties are few, and broken one by one.
+        heaviest = float(progress.marks.max()) + 1.0
+        return worst_first(progress.members, progress.marks + levels * heaviest, behind & progress.decoding())
 
     def newcomer_matters(self, sequence: Sequence, *, has_place: bool) -> bool:
         """Always: its steps are counted from the next plan on."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bisect import insort
+from heapq import merge
 from typing import Literal
 
 from pydantic import Field
 
 from servsim.memory.allocator import Round
 from servsim.request import Sequence
+from servsim.scheduler.host_copies import CopyParameters, HostCopies
 from servsim.scheduler.plan import DECODE, IDLE, Plan
 from servsim.scheduler.policy import Surroundings
-from servsim.scheduler.host_copies import CopyParameters, HostCopies
 
 __all__ = ["PriorityTrace", "PriorityTraceParameters"]
 
@@ -171,7 +172,13 @@ class PriorityTrace:
                 if uniform >= keep:
                     up = uniform >= (1 + keep) / 2
                     self._priorities[sequence] = _neighbour(self._priorities[sequence], up, levels)
-        self._line = sorted((self._key(one), one) for _, one in self._line)
+        running = self.running.sequences
+        buckets: dict[int, list[tuple[Key, Sequence]]] = {}
+        for sequence in reversed(live):
+            if sequence not in running:
+                buckets.setdefault(self._priorities[sequence], []).append((self._key(sequence), sequence))
+        # Bucket by bucket they are in order already, and sorting them once more is linear.
+        self._line = sorted(entry for level in sorted(buckets, reverse=True) for entry in buckets[level])
         self._refused = None
         self._displace = bool(self._line)
 
@@ -252,16 +259,16 @@ class PriorityTrace:
     def _beyond_the_top(self) -> list[Sequence]:
         """Running ones that are not among the first that fit together, where somebody who waits is."""
         size = self.memory.block_size
-        blocks = places = 0
+        blocks = 0
         waiting = False
         kept: set[Sequence] = set()
-        for _, sequence in sorted([*((self._key(one), one) for one in self.running.sequences), *self._line])[::-1]:
+        run = sorted(((self._key(one), one) for one in self.running.sequences), reverse=True)
+        for places, (_, sequence) in enumerate(merge(run, reversed(self._line), reverse=True)):
             tokens = sequence.total_tokens
             if sequence.decoding:
                 tokens = self.running.kv_tokens(sequence) + 1
             blocks += -(-tokens // size)
-            places += 1
-            if blocks > self.memory.total_blocks or places > self.max_num_seqs:
+            if blocks > self.memory.total_blocks or places >= self.max_num_seqs:
                 break
             kept.add(sequence)
             waiting = waiting or sequence not in self.running.sequences

@@ -20,7 +20,9 @@ class RpmLimitParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    requests_per_minute: int = Field(30, ge=1, description="requests of one tenant taken in any 60 s; more are rejected")
+    requests_per_minute: int = Field(
+        30, ge=1, description="requests of one tenant taken in any 60 s; more are rejected"
+    )
 
 
 class RpmLimit(VllmV1Batching):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from servsim.request import Sequence
 from servsim.scheduler.admissions import Admission
 from servsim.scheduler.batching import VllmV1Batching
 from servsim.scheduler.orders import Order
@@ -25,7 +24,3 @@ class Serial(VllmV1Batching):
     ) -> None:
         super().__init__(surroundings, order, admission)
         self.max_num_seqs = 1
-
-    def arrival_matters(self, sequence: Sequence) -> bool:
-        """Never: the place is taken."""
-        return False

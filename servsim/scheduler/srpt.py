@@ -86,8 +86,9 @@ def _believed(predicted: NDArray[np.float64], generated: NDArray[np.int64]) -> N
 
 def worst_first(members: Many[Sequence], keys: NDArray[np.float64], chosen: NDArray[np.bool_]) -> list[Sequence]:
     """Those that are chosen by descending ``(key, arrival_s, request_id)``."""
-    places = np.flatnonzero(chosen).tolist()
-    places.sort(key=lambda place: (keys[place], members[place].arrival_s, members[place].request_id), reverse=True)
+    values = keys.tolist()
+    places: list[int] = np.flatnonzero(chosen).tolist()
+    places.sort(key=lambda place: (values[place], members[place].arrival_s, members[place].request_id), reverse=True)
     return [members[place] for place in places]
 
 

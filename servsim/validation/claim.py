@@ -10,7 +10,18 @@ from enum import StrEnum
 from servsim.simulation import Result
 from servsim.sweep import Variant
 
-__all__ = ["Claim", "Finding", "Measured", "Verdict", "change", "factor", "kept", "policy_variant", "together"]
+__all__ = [
+    "Claim",
+    "Finding",
+    "Measured",
+    "Verdict",
+    "bounded",
+    "change",
+    "factor",
+    "policy_variant",
+    "ratio",
+    "together",
+]
 
 Measured = Mapping[str, Mapping[str, float]]
 """For each variant's label what was measured, by name: means over seeds; NaN where a figure is undefined."""
@@ -66,6 +77,7 @@ class Claim:
     find: Callable[[Measured], Sequence[Finding]]
     assumptions: tuple[str, ...]  # where the paper's setting is not known to us, or differs
     likely_reason: str | None = None  # why it does not come out, or not in full
+    repeats: int = 1  # seeds that one run's worth takes, where a run is small
 
 
 def together(findings: Sequence[Finding]) -> Verdict:
@@ -96,13 +108,22 @@ def change(what: str, published: str, ours: float, low: float, high: float | Non
     return Finding(what, published, ours, shown, (first - _CLOSE_SHARE, last + _CLOSE_SHARE), in_part)
 
 
-def kept(what: str, published: str, ours: float, bound: float, shown: str) -> Finding:
-    """A figure that stays within a bound, or does not; there is nothing in between."""
-    return Finding(what, published, ours, shown, (-math.inf, bound), (math.nan, math.nan))
+def bounded(
+    what: str, published: str, ours: float, shown: str, *, at_least: float = -math.inf, at_most: float = math.inf
+) -> Finding:
+    """A figure that keeps a bound, or does not; there is nothing in between."""
+    return Finding(what, published, ours, shown, (at_least, at_most), (math.nan, math.nan))
 
 
-def policy_variant(label: str, policy: str, **values: object) -> Variant:
-    """A variant of the policy under a label of its own; other keys have ``__`` for the dots of their path."""
-    paths = {"instance.scheduler.policy": policy}
+def ratio(above: float, below: float) -> float:
+    """How many times ``below`` goes into ``above``; infinite over 0, NaN where both are 0 or one is unknown."""
+    if below:
+        return above / below
+    return math.inf if above > 0 else math.nan
+
+
+def policy_variant(label: str, scheduler: Mapping[str, object], **values: object) -> Variant:
+    """A variant with the whole scheduler replaced; other keys have ``__`` for the dots of their path."""
+    paths = {"instance.scheduler": "{" + ", ".join(f"{key}: {value}" for key, value in scheduler.items()) + "}"}
     paths.update({path.replace("__", "."): str(value) for path, value in values.items()})
     return Variant(label, label.replace(" ", "-"), paths)

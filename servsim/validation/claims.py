@@ -6,11 +6,29 @@ from collections.abc import Sequence
 
 from servsim.errors import ScenarioError, suggestion
 from servsim.validation.claim import Claim
+from servsim.validation.clairvoyant import CLAIRVOYANT_BURST, CLAIRVOYANT_POISSON
+from servsim.validation.fastserve import FASTSERVE
+from servsim.validation.fastswitch import FASTSWITCH
 from servsim.validation.past_future import PAST_FUTURE
+from servsim.validation.s3 import S3_THROUGHPUT
+from servsim.validation.sarathi import SARATHI
+from servsim.validation.vtc import VTC
 
 __all__ = ["CLAIMS", "find_claims"]
 
-CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (PAST_FUTURE,)}
+CLAIMS: dict[str, Claim] = {
+    claim.name: claim
+    for claim in (
+        PAST_FUTURE,
+        CLAIRVOYANT_BURST,
+        CLAIRVOYANT_POISSON,
+        FASTSERVE,
+        S3_THROUGHPUT,
+        VTC,
+        SARATHI,
+        FASTSWITCH,
+    )
+}
 """Every claim by its name, which is that of its scenario in ``scenarios/papers/``."""
 
 

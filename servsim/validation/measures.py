@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from servsim.metrics.token_times import all_token_times
 from servsim.records import FINISHED
 from servsim.simulation import Result
+from servsim.validation.claim import ratio
 
-__all__ = ["evictions", "latencies_by_class", "longest_gaps_s", "quantile", "within"]
+__all__ = ["evictions", "latencies_by_class", "longest_gaps_s", "overtime", "quantile", "within"]
 
 
 def quantile(values: NDArray[np.float64], share: float) -> float:
@@ -55,6 +56,11 @@ def latencies_by_class(result: Result) -> Mapping[str, NDArray[np.float64]]:
     finished = requests["status"] == FINISHED
     e2e_s = requests["finish_s"] - requests["arrival_s"]
     return {
-        name: e2e_s[finished & (requests["slo_class"] == code)]
-        for code, name in enumerate(result.records.slo_classes)
+        name: e2e_s[finished & (requests["slo_class"] == code)] for code, name in enumerate(result.records.slo_classes)
     }
+
+
+def overtime(result: Result) -> float:
+    """How much longer the run took than its arrivals, as a share: near 0 where the server keeps up."""
+    last_s = float(result.records.requests["arrival_s"].max())
+    return ratio(float(result.summary["duration_s"] or 0.0), last_s) - 1

@@ -49,14 +49,15 @@ class Reproduction:
 
 
 def plan_trials(claim: Claim, num_seeds: int, overrides: Sequence[str] = ()) -> list[Trial]:
-    """Every variant under the scenario's seed and the ``num_seeds - 1`` after it; all meet the same seeds.
+    """Every variant under the scenario's seed and those after it, ``num_seeds x claim.repeats`` in all.
 
-    ``overrides`` (as of ``--set``) come last. Each variant is checked here. Raises ServsimError.
+    All variants meet the same seeds. ``overrides`` (as of ``--set``) come last. Each variant is checked here.
+    Raises ServsimError.
     """
     first = load_scenario(claim.scenario, overrides).seed
     for variant in claim.variants:
         Setup.of(load_scenario(claim.scenario, [*variant.overrides, *overrides])).allocator()
-    seeds = range(first, first + num_seeds)
+    seeds = range(first, first + num_seeds * claim.repeats)
     return [Trial(claim, place, seed, tuple(overrides)) for seed in seeds for place in range(len(claim.variants))]
 
 
@@ -98,7 +99,7 @@ def reproduce(
     by_claim: dict[str, list[tuple[Trial, Mapping[str, float] | Failure]]] = {claim.name: [] for claim in claims}
     for place, trial in enumerate(trials):
         by_claim[trial.claim.name].append((trial, outcomes[place]))
-    return [_judged(claim, num_seeds, by_claim[claim.name]) for claim in claims]
+    return [_judged(claim, num_seeds * claim.repeats, by_claim[claim.name]) for claim in claims]
 
 
 def _judged(claim: Claim, seeds: int, ended: Sequence[tuple[Trial, Mapping[str, float] | Failure]]) -> Reproduction:
@@ -110,7 +111,5 @@ def _judged(claim: Claim, seeds: int, ended: Sequence[tuple[Trial, Mapping[str, 
         if isinstance(outcome, Mapping):
             for name, value in outcome.items():
                 found[claim.variants[trial.variant].label].setdefault(name, []).append(value)
-    measured = {
-        label: {name: fmean(values) for name, values in by_name.items()} for label, by_name in found.items()
-    }
+    measured = {label: {name: fmean(values) for name, values in by_name.items()} for label, by_name in found.items()}
     return Reproduction(claim, seeds, measured, tuple(claim.find(measured)))

@@ -69,9 +69,9 @@ def test_the_floor_of_the_step_time_is_below_its_ceiling(servsim, small):
 @pytest.mark.parametrize(
     ("kind", "name", "more"),
     [
-        ("schedulers", "past_future", "reserve: 0.05"),
+        ("schedulers", "past_future", "version: original"),
         ("allocators", "paged", "watermark: 0.0"),
-        ("predictors", "lognormal_noise", "sigma: 0.5"),
+        ("predictors", "lognormal_noise", "latency_s: 0.0"),
         ("routers", "round_robin", "in turn"),
         ("trace_readers", "mooncake", "kvcache-ai"),
         ("hardware", "h100-sxm", "NVIDIA"),
@@ -104,7 +104,7 @@ def test_version_and_help(servsim):
     assert servsim("--version").out == f"servsim {VERSION}\n"
     ended = servsim("--help")
     assert ended.status == 0
-    for verb in ("run", "compare", "sweep", "capacity", "plot", "check", "list", "new", "schema"):
+    for verb in ("run", "compare", "sweep", "capacity", "reproduce", "plot", "check", "list", "new", "schema"):
         assert verb in ended.out
 
 

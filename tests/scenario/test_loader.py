@@ -60,7 +60,7 @@ def test_the_resolved_scenario_writes_parameters_of_plug_ins_flat(chat: Path, tm
     scheduler = load_document(tmp_path / "again.yaml").data["instance"]["scheduler"]
     assert scheduler["window"] == 50
     assert scheduler["reserve"] == 0.05
-    assert scheduler["predictor"] == {"name": "lognormal_noise", "sigma": 0.1}
+    assert scheduler["predictor"] == {"name": "lognormal_noise", "latency_s": 0.0, "sigma": 0.1}
 
 
 def test_a_scenario_survives_pickling(chat: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_bare_name_of_a_plug_in_becomes_a_mapping_when_a_parameter_is_set(chat
     overrides = ["instance.scheduler.predictor=lognormal_noise", "instance.scheduler.predictor.sigma=0.25"]
     predictor = load_scenario(chat, overrides).instance.scheduler.predictor
     assert predictor is not None and predictor.parameters is not None
-    assert predictor.parameters.model_dump() == {"sigma": 0.25}
+    assert predictor.parameters.model_dump() == {"latency_s": 0.0, "sigma": 0.25}
 
 
 def test_the_last_override_of_a_value_wins(chat: Path) -> None:

@@ -21,7 +21,7 @@ from servsim.scheduler import Surroundings
 def hardened(
     kind: type, parameters: Any = None, *, tenants: int = 1, kv_bytes: int = 0, prefill: bool = False
 ) -> Callable[[Surroundings], Any]:
-    """A policy to be registered: ``tenants`` take turns, a token's KV has so many bytes, prompts take 1/32 s a token."""
+    """A policy to be registered: ``tenants`` take turns, KV has so many bytes a token, prompts take 1/32 s a token."""
 
     class Hardened(kind):  # type: ignore[misc, valid-type]
         def __init__(self, surroundings: Surroundings) -> None:

@@ -93,3 +93,14 @@ def test_strides_are_exact_and_nothing_is_lost() -> None:
     holds("clairvoyant", 5)
     with registered(Clairvoyant, short_tokens=5, medium_tokens=15, tau_s=0.7, tick_s=0.4, capacity=4) as name:
         holds(name)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_promotion_ends_a_stride_where_the_head_was_refused_by_the_memory(single: bool) -> None:
+    # The short one does not fit beside the first; the long one does, and is in front of it from 3 s on.
+    requests = (Asked(0.0, 4, 60, 60), Asked(0.05, 4, 20, 20), Asked(0.06, 97, 3, 3))
+    with registered(Clairvoyant, short_tokens=5, medium_tokens=15, tau_s=2.5) as name:
+        memory = {"num_blocks": 101, "block_size": 1}
+        case = Case(requests, FixedCost(0.25, 0.2), policy=name, max_num_seqs=4, **memory)
+        rows = Assembly(case, single=single).run().requests
+    assert rows["scheduled_s"].tolist()[1] == 0.25 + 14 * 0.2

@@ -20,11 +20,12 @@ import servsim
 from servsim import registry
 from servsim.errors import ScenarioError
 from servsim.scenario import Scenario, load_scenario
+from servsim.scenario.json_schema import scenario_schema
 from servsim.scheduler import Surroundings, VllmV1Batching
 from servsim.scheduler.combined import Combined
 from servsim.scheduler.lightllm import LightLlm, LightLlmAdmission
 from servsim.scheduler.lightllm_batching import LightLlmBatching
-from servsim.scheduler.orders import KeyOrder, Order
+from servsim.scheduler.orders import KeyOrder
 from servsim.scheduler.past_future import PastFutureAdmission
 
 
@@ -137,6 +138,13 @@ def test_parts_are_a_kind_of_plug_in_without_entry_points() -> None:
     assert {"fcfs", "sjf", "random"} <= set(registry.names("orders"))
 
 
+def test_editors_are_told_that_a_part_may_be_a_bare_name() -> None:
+    parts = scenario_schema()["$defs"]
+    order = parts["SchedulerSpec"]["properties"]["order"]
+    assert "sjf" in order["anyOf"][0]["enum"] and order["anyOf"][1] == {"$ref": "#/$defs/OrderPart"}
+    assert parts["OrderPart"]["properties"]["name"]["enum"] == registry.names("orders")
+
+
 class NewestFirst(KeyOrder):
     """Last come, first served."""
 
@@ -148,7 +156,7 @@ def test_an_order_of_ones_own_is_five_lines(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(registry._registered["orders"], "newest_first", NewestFirst)
     made = ByHand(variant(batching="sglang", order="newest_first"))
     _, newest = made.arrive(10), made.arrive(10)
-    assert isinstance(made.policy.queue, Order) and made.policy.head() is newest
+    assert made.policy.head() is newest
 
 
 @pytest.mark.parametrize("batching", registry.names("batchings"))

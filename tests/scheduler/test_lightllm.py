@@ -198,8 +198,8 @@ def test_the_conservative_mode_never_pauses_in_blocks_of_one_token_and_the_aggre
 
 def test_a_golden_run() -> None:
     # Capacity 60. A comes in alone. B: A is (8, 14) at g = 1, B (11, 9): 22 and 19 + 2 x 9 = 37: in, A stalls.
-    # C would be (31, 9): 50 + 3 x 9 = 77. When B has ended, at its 4th token, A is (11, 11): 22 and 42 + 2 x 9 = 60, not
-    # below. The peak rises, 61 and 62, while A outlives C, then falls: A (14, 8), C (31, 9): 40 and 45 + 2 x 8 = 61;
+    # C would be (31, 9): 50 + 3 x 9 = 77. When B has ended, at its 4th token, A is (11, 11): 22 and 42 + 2 x 9 = 60,
+    # not below. The peak rises, 61 and 62, while A outlives C, then falls: A (14, 8): 40 and 45 + 2 x 8 = 61;
     # (15, 7): 60; (16, 6): 59. So C comes in with A's 9th token, and A's last waits for it.
     requests = (Asked(0.0, 6, 10, 10), Asked(0.1, 10, 4, 4), Asked(0.2, 30, 4, 4))
     case = Case(requests, FixedCost(0.25, 0.125), policy="lightllm", block_size=1, num_blocks=61)

@@ -16,13 +16,16 @@ from hypothesis import given
 from profiles import examples
 
 from servsim.cost.fixed import FixedCost
+from servsim.request import Sequence
 from servsim.scheduler.faster_transformer import FasterTransformer, FasterTransformerParameters
 from servsim.scheduler.fcfs import Fcfs
 from servsim.scheduler.orca import Orca, OrcaParameters
 from servsim.scheduler.orders import KeyOrder
 from servsim.scheduler.policy import Surroundings
-from servsim.scheduler.reservation import power_of_two
+from servsim.scheduler.reservation import Reservation, ReservationParameters, power_of_two
+from servsim.scheduler.sarathi import Sarathi
 from servsim.scheduler.serial import Serial
+from servsim.scheduler.vllm_v1 import PriorityOrder
 
 
 def of_length(policy: type, max_model_len: int, **settings: Any) -> type:
@@ -114,7 +117,6 @@ def test_a_static_batch_takes_nobody_until_all_have_ended() -> None:
     assert engine.step() == {a: 8, b: 8}  # four blocks each are reserved
     engine.finish(b)
     assert engine.step() == {a: 1}  # where Orca lets c in
-    assert not engine.policy.arrival_matters(c)
     engine.finish(a)
     assert engine.step() == {c: 8}
     orca = ByHand(of_length(Orca, 64), usable_blocks=8, block_size=16)
@@ -187,3 +189,16 @@ def test_strides_are_exact_and_nothing_is_lost(policy: str, policies: dict[str, 
         planning_leaves_no_trace(case)
 
     hold()
+
+
+def test_reservations_and_priorities_go_with_other_batchings_too() -> None:
+    def made(surroundings: Surroundings) -> Any:
+        reserved = Reservation(replace(surroundings, parameters=ReservationParameters(reserve="declared")))
+        return Sarathi(surroundings, PriorityOrder(surroundings), reserved)
+
+    engine = ByHand(made, usable_blocks=10, block_size=10)
+    late, urgent = Sequence(0, 0.0, 10, 50, 0, 0, 7, ()), Sequence(1, 1.0, 10, 40, 0, 0, 1, ())
+    for sequence in (late, urgent):
+        engine.policy.add(sequence)
+    assert engine.step() == {urgent: 10}  # five blocks of ten are set aside, the other needs six
+    assert engine.policy.head() is late

@@ -21,8 +21,15 @@ from servsim.scheduler.fcfs import Fcfs
 from servsim.scheduler.past_future import PastFuture
 
 
-def engine(uniform: float = 0.5, *, usable_blocks: int = 25, policy: type = PastFuture, **parameters: Any) -> ByHand:
-    """Blocks of 4 tokens; the history begins as [10, 10]; every random number is ``uniform``."""
+def engine(
+    uniform: float = 0.5,
+    *,
+    usable_blocks: int = 25,
+    block_size: int = 4,
+    policy: type = PastFuture,
+    **parameters: Any,
+) -> ByHand:
+    """Blocks of 4 tokens by default; the history begins as [10, 10]; every random number is ``uniform``."""
     settings = {"window": 4, "default_output_tokens": 10, **parameters}
     return ByHand(
         policy,
@@ -186,9 +193,9 @@ def test_the_token_held_but_not_stored_counts() -> None:
 
 
 def test_the_later_version_counts_slack_and_pending_chunks_and_keeps_no_reserve() -> None:
-    # A: (22, 7 + 10 - 1 - 1 + 6 = 21), B and C: (31, 22) and (C's prompt + 1, 22). B comes in, whatever C is: 53 + 2 x 22 = 97,
-    # and 75 + 3 x 21 = 138 with C of 20: below 139 only.
-    for tokens, admitted in ((138, False), (139, True)):
+    # A: (22, 7 + 10 - 1 - 1 + 6 = 21), B and C: (31, 22) and (21, 22). With B 53 + 2 x 21 = 95, with C too
+    # 74 + 3 x 21 = 137.
+    for tokens, admitted in ((137, False), (138, True)):
         hand = engine(version="later", usable_blocks=tokens, block_size=1)
         a = hand.arrive(20, declared=40)
         hand.step()

@@ -150,8 +150,8 @@ def full_memory() -> tuple[ByHand, list[Any]]:
 
 
 def test_those_with_the_fewest_tokens_are_retracted_longest_prompt_first_until_20_steps_fit() -> None:
-    # 30 + 51 stored, and 9 steps of four more: 117, and 3 free. Without D, 27 more: 30, and 60 are needed. Without C, 57: 40
-    # are needed by two.
+    # 30 + 51 stored, and 9 steps of four more: 117, and 3 free. Without D, 27 more: 30, and 60 are needed. Without C,
+    # 57: 40 are needed by two.
     hand, (a, b, c, d) = full_memory()
     assert hand.memory.stored_tokens == 117
     generated = [hand.running.generated_tokens(one) for one in (a, b, c, d)]

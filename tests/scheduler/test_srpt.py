@@ -15,8 +15,11 @@ from test_policies_differ import run
 
 from servsim.cost.fixed import FixedCost
 from servsim.metrics.token_times import token_times
+from servsim.scheduler.displacing import DisplacingBatching
+from servsim.scheduler.past_future import PastFutureAdmission, PastFutureParameters
+from servsim.scheduler.policy import Surroundings
 from servsim.scheduler.sjf import Sjf
-from servsim.scheduler.srpt import Srpt
+from servsim.scheduler.srpt import RemainingOrder, Srpt
 
 
 def test_golden_a_shorter_newcomer_takes_the_only_place_at_the_next_boundary() -> None:
@@ -165,3 +168,26 @@ def test_in_tight_memory_everything_ends() -> None:
     records = run("srpt", 500)
     assert np.isfinite(records.requests["finish_s"]).all()
     assert records.requests["preemptions"].sum() > 50
+
+
+class Combined(DisplacingBatching):
+    """The order of one policy with the admission of another."""
+
+    Parameters = PastFutureParameters
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        admission = PastFutureAdmission(surroundings, surroundings.parameters)
+        super().__init__(surroundings, RemainingOrder(surroundings.running), admission)
+
+
+def test_the_order_goes_with_another_policys_admission() -> None:
+    with registered(Combined, default_output_tokens=8, window=3) as name:
+        holds(name)
+
+
+def test_what_the_displaced_one_would_grow_by_is_the_newcomers_as_well() -> None:
+    engine = ByHand(Srpt, usable_blocks=3, block_size=4)
+    engine.arrive(8, predicted=90)
+    engine.step()  # two full blocks: its next token needs the third
+    shorter = engine.arrive(12, predicted=5)
+    assert engine.step() == {shorter: 12}

@@ -91,3 +91,13 @@ def test_strides_are_exact_and_nothing_is_lost() -> None:
     holds("ssjf", 5)
     with registered(Ssjf, max_wait_s=1.3) as name:
         holds(name)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_the_guard_ends_a_stride_where_the_head_was_refused_by_the_memory(single: bool) -> None:
+    requests = (Asked(0.0, 4, 60, 60), Asked(0.05, 4, 20, 20), Asked(0.06, 97, 3, 3))
+    with registered(Ssjf, max_wait_s=3.1) as name:
+        memory = {"num_blocks": 101, "block_size": 1}
+        case = Case(requests, FixedCost(0.25, 0.2), policy=name, max_num_seqs=4, **memory)
+        rows = Assembly(case, single=single).run().requests
+    assert rows["scheduled_s"].tolist()[1] == 0.25 + 15 * 0.2  # the first boundary after 3.15 s
