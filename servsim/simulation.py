@@ -20,7 +20,8 @@ from servsim.cost.cost_model import CostModel
 from servsim.cost.fixed import FixedCost
 from servsim.cost.roofline import HostWork, RooflineCost
 from servsim.engine.facts import Facts
-from servsim.engine.instance import Instance, Parts
+from servsim.engine.instance import Instance
+from servsim.engine.parts import Parts
 from servsim.errors import CapacityError, ScenarioError, SimulationError, suggestion
 from servsim.hardware import Device, load_device
 from servsim.memory.allocator import Allocator

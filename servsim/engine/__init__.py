@@ -1,5 +1,6 @@
 """One instance as a SimPy process: plan, stride, commit."""
 
-from servsim.engine.instance import Instance, Observation, Parts
+from servsim.engine.instance import Instance, Observation
+from servsim.engine.parts import Parts
 
 __all__ = ["Instance", "Observation", "Parts"]

@@ -6,7 +6,6 @@ from servsim.cost.stride import Stride
 from servsim.memory.allocator import Allocator
 from servsim.records.recorder import FINISHED, REJECTED, UNFINISHED, Recorder
 from servsim.request import Request, Sequence
-from servsim.scheduler.policy import Policy
 
 __all__ = ["Facts"]
 
@@ -42,7 +41,7 @@ class Facts:
         steps: int,
         prefill_tokens: int,
         decoders: int,
-        policy: Policy,
+        waiting: int,
         memory: Allocator,
     ) -> None:
         """A stride, or a step with prefill, has ended; states are as of its end, before what ends there is freed."""
@@ -56,7 +55,7 @@ class Facts:
                 stride.step_s(steps),
                 prefill_tokens,
                 decoders,
-                policy.waiting,
+                waiting,
                 memory.used_blocks,
                 memory.total_blocks,
                 memory.stored_tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from servsim.cost.cost_model import CostModel
 from servsim.cost.stride import Stride
 from servsim.engine.completions import Completions
 from servsim.engine.facts import Facts
+from servsim.engine.intake import Intake
+from servsim.engine.parts import Parts
 from servsim.errors import SimulationError
 from servsim.memory.allocator import Allocator
 from servsim.request import Request, Sequence
@@ -24,20 +27,6 @@ from servsim.scheduler.running import Running
 __all__ = ["Instance", "Observation", "Parts"]
 
 Waiting = Generator[simpy.Event, None, None]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an instance is made of."""
-
-    policy: Policy
-    running: Running
-    memory: Allocator
-    cost: CostModel
-    predictor: Predictor | None
-    facts: Facts
-    max_model_len: int
-    single_stepping: bool
 
 
 class Observation(NamedTuple):
@@ -67,16 +56,17 @@ class Instance:
         self.cost = parts.cost
         self._predictor = parts.predictor
         self._facts = parts.facts
-        self._max_model_len = parts.max_model_len
         self._single = parts.single_stepping
         self._on_end = on_end
         self._wake_up = (BOUNDARY if on_end is None else PLAN) + index
-        self._requests: dict[Sequence, Request] = {}  # of all that has not ended: the truth about them
+        self._intake = Intake(env, index, parts, on_end, self._arrived)
+        self._requests = self._intake.requests
+        self._unseen: deque[Sequence] = deque()  # arrived, and not yet seen by an asynchronous policy
+        self._step_began_s = 0.0  # when the latest step began
         self._completions = Completions()
         self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
         self._decoded_s = 0.0  # when the decoders emitted last
         self._admissions = 0
-        self._predicting = 0  # requests whose prediction is not ready
         self._idle: simpy.Event | None = None
         self._stride: Stride | None = None  # under way, with the steps that are committed and those to be
         self._steps_done = 0
@@ -86,51 +76,30 @@ class Instance:
 
     def submit(self, request: Request) -> None:
         """A request arrives, now. It is rejected at once if it can never be held, or if the policy does not take it."""
-        tokens = request.prompt_tokens + request.output_tokens
-        if tokens > self._max_model_len or not self.memory.fits(tokens - 1):
-            return self._reject(request)
-        sequence = Sequence(
-            request.request_id,
-            request.arrival_s,
-            request.prompt_tokens,
-            min(request.max_tokens, self._max_model_len - request.prompt_tokens),
-            request.tenant,
-            request.slo_class,
-            request.priority,
-            request.hash_ids,
-        )
-        if self._predictor is None:
-            return self._enter(sequence, request)
-        sequence.predicted_tokens = self._predictor.predict(request)
-        if self._predictor.latency_s <= 0:
-            return self._enter(sequence, request)
-        self._requests[sequence] = request
-        self._predicting += 1
-        ready = simpy.Event(self.env)
-        assert ready.callbacks is not None
-        ready.callbacks.append(lambda _: self._predicted(sequence, request))
-        schedule_at(self.env, ready, self.env.now + self._predictor.latency_s, ARRIVAL)
+        self._intake.submit(request)
 
-    def _predicted(self, sequence: Sequence, request: Request) -> None:
-        """The prediction is ready: only now the request enters the queue, or is rejected by the policy."""
-        self._predicting -= 1
-        del self._requests[sequence]
-        self._enter(sequence, request)
-
-    def _enter(self, sequence: Sequence, request: Request) -> None:
-        if not self.policy.accepts(sequence):
-            return self._reject(request)
-        self._requests[sequence] = request
+    def _arrived(self, sequence: Sequence) -> None:
+        """A sequence enters: the policy sees it now, or a step late where it plans asynchronously."""
+        if self.policy.asynchronous and self._idle is None:
+            self._unseen.append(sequence)
+            if self._boundary is not None:
+                self._cut(steps_later=1)
+            return
         self.policy.add(sequence)
         if self._idle is not None:
             self._wake(self._idle)
         elif self._boundary is not None and self.policy.arrival_matters(sequence):
             self._cut()
 
-    def _reject(self, request: Request) -> None:
-        self._facts.rejected(request, self.index)
-        if self._on_end is not None:
-            self._on_end(request)
+    def _show(self, until_s: float) -> None:
+        """The policy sees what had arrived by ``until_s``."""
+        while self._unseen and self._unseen[0].arrival_s <= until_s:
+            self.policy.add(self._unseen.popleft())
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that wait, whether or not the policy sees them yet."""
+        return self.policy.waiting + len(self._unseen)
 
     def observe(self, now_s: float) -> Observation:
         """Counts and KV use at ``now_s``: of a stride under way, the steps that ended before ``now_s`` count."""
@@ -138,7 +107,7 @@ class Instance:
         if self._stride is not None and self._boundary is not None:
             steps = max(0, self._stride.first_end_at_or_after(now_s) - 1 - self._steps_done)
         return Observation(
-            self.policy.waiting + self._predicting,
+            self.waiting + self._intake.predicting,
             len(self.running),
             self.memory.blocks_after(steps),
             self.memory.total_blocks,
@@ -146,15 +115,20 @@ class Instance:
 
     def unfinished(self) -> list[tuple[Sequence, Request]]:
         """What has not ended, in the order in which it was queued."""
-        return list(self._requests.items())
+        return list(self._intake.requests.items())
 
     def _run(self) -> Waiting:
         while True:
+            if self._unseen:
+                self._show(self._step_began_s)
             plan = self.policy.plan(self.env.now)
             if not plan.plain:
                 self._end_stride(0, self.running.decoders)
                 if plan.idle:
-                    yield self._sleep()
+                    if self._unseen:
+                        self._show(self.env.now)  # with nothing to run, the next plan follows at once
+                    else:
+                        yield self._sleep()
                     continue
                 self._begin(plan)
                 if plan.instant:
@@ -279,10 +253,10 @@ class Instance:
         yield boundary
         self._boundary = None
 
-    def _cut(self) -> None:
-        """End the stride with the step that is under way now: its wake-up moves to an earlier boundary."""
+    def _cut(self, steps_later: int = 0) -> None:
+        """End the stride with the step that is under way now (or later): its wake-up moves to an earlier boundary."""
         assert self._stride is not None and self._boundary is not None
-        step = max(self._stride.first_end_at_or_after(self.env.now), self._steps_done + 1)
+        step = max(self._stride.first_end_at_or_after(self.env.now), self._steps_done + 1) + steps_later
         if step >= self._steps_target:
             return
         # A new event takes over the callbacks of the old one, which stays in SimPy's queue and does nothing.
@@ -299,6 +273,8 @@ class Instance:
         now_s = self.env.now
         steps = self._steps_target - self._steps_done
         self._steps_done = self._steps_target
+        if self.policy.asynchronous and self._stride is not None:
+            self._step_began_s = self._stride.end_s(self._steps_target - 1)
         decoders = 0
         if plan.decode:
             decoders = running.decoders
@@ -374,5 +350,5 @@ class Instance:
         """Write down the stride (or step with prefill) that ends here, if one does."""
         if self._stride is not None:
             done = (self._stride, self._steps_done, prefill_tokens, decoders)
-            self._facts.stride(self.index, *done, self.policy, self.memory)
+            self._facts.stride(self.index, *done, self.waiting, self.memory)
             self._stride = None

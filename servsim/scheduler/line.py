@@ -18,6 +18,8 @@ class LinePolicy:
     of one's own is an order or an admission rule and nothing else.
     """
 
+    asynchronous = False
+
     def __init__(
         self, surroundings: Surroundings, order: Order | None = None, admission: Admission | None = None
     ) -> None:

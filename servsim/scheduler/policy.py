@@ -60,6 +60,9 @@ class Policy(Protocol):
     :meth:`begin`. ``plan`` leaves no trace: asked twice with nothing between, it answers the same.
     """
 
+    asynchronous: bool
+    """Whether the next step is planned while one runs, so that a plan sees what had arrived when that step began."""
+
     def __init__(self, surroundings: Surroundings) -> None: ...
 
     @property

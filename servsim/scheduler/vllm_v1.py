@@ -26,6 +26,10 @@ class VllmV1Parameters(BaseModel):
     long_prefill_token_threshold: int = Field(
         0, ge=0, description="longest prefill chunk of one sequence in a step; 0: the token budget alone bounds it"
     )
+    async_scheduling: bool = Field(
+        False,
+        description="plan the next step while one runs: an arrival is seen a step later, as by default in vLLM 0.19",
+    )
 
 
 class PriorityOrder(KeyOrder):
@@ -45,8 +49,9 @@ class VllmV1(VllmV1Batching):
     In priority mode the line is sorted by ``(priority, arrival)``, a preempted sequence goes back to its
     place in it, and the victim is the running one with the largest of both, wherever it stands. The defaults are
     ``fcfs``. Another order than the parameter's may be given; the threshold holds with any. Asynchronous
-    scheduling is a matter of cost here (``cost.async_scheduling``): planning is hidden behind the step; the decode
-    slot that vLLM wastes on a sequence that has just met its end token is not modelled.
+    scheduling (``async_scheduling``) means that the plan of a step sees what had arrived when the step before it began;
+    that planning is hidden behind the step is a matter of cost (``cost.async_scheduling``), and the decode slot
+    that vLLM wastes on a sequence that has just met its end token is not modelled.
 
     Source: vllm/v1/core/sched/scheduler.py; see :class:`VllmV1Batching` for what is not modelled.
     """
@@ -59,6 +64,7 @@ class VllmV1(VllmV1Batching):
         settings = surroundings.parameters or VllmV1Parameters()
         if order is None and settings.scheduling_policy == "priority":
             order = PriorityOrder(surroundings)
+        self.asynchronous = settings.async_scheduling
         super().__init__(
             surroundings, order, admission, long_prefill_token_threshold=settings.long_prefill_token_threshold
         )

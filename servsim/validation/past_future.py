@@ -32,7 +32,8 @@ def _label(policy: str, users: int) -> str:
 def _heavy(measured: Measured) -> int:
     """The heaviest load at which Past-Future still has half of its best goodput: what lies beyond serves nobody."""
     goodput = {users: measured[_label("past_future", users)]["goodput"] for users in _USERS}
-    return max(users for users, found in goodput.items() if found >= max(goodput.values()) / 2)
+    best = max(goodput.values())
+    return max((users for users, found in goodput.items() if found >= best / 2), default=_USERS[0])
 
 
 def _find(measured: Measured) -> Sequence[Finding]:

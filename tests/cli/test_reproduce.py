@@ -12,7 +12,7 @@ from servsim.validation import CLAIMS, plan_trials, reproducing
 
 @pytest.fixture
 def cut_short(monkeypatch):
-    """Claims run on 20 requests, under one seed."""
+    """Claims run on 20 requests under one seed, a claim's first four variants."""
     monkeypatch.setattr(
         reproducing, "plan_trials", lambda claim, *_: plan_trials(claim, 1, ["workload.num_requests=20"])[:4]
     )

@@ -198,7 +198,7 @@ def an_observer_a_step_ahead(patch: pytest.MonkeyPatch) -> None:
         if self._stride is not None and self._boundary is not None:
             steps = max(0, self._stride.first_end_at_or_after(now_s) - self._steps_done)
         blocks = self.memory.blocks_after(steps)
-        return Observation(self.policy.waiting, len(self.running), blocks, self.memory.total_blocks)
+        return Observation(self.waiting, len(self.running), blocks, self.memory.total_blocks)
 
     patch.setattr(Instance, "observe", wrong)
 

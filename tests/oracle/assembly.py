@@ -12,7 +12,8 @@ from case import Case
 from servsim import registry
 from servsim.cost.stride import Stride
 from servsim.engine.facts import Facts
-from servsim.engine.instance import Instance, Parts
+from servsim.engine.instance import Instance
+from servsim.engine.parts import Parts
 from servsim.records import Recorder, Records
 from servsim.request import Request
 from servsim.scenario.arrival_spec import ClosedLoopArrivals

@@ -173,7 +173,7 @@ def nothing_is_lost(case: Case) -> None:
         inside = 0
         for instance in assembly.instances:
             instance.memory.check_integrity()
-            running, waiting = instance.running, instance.policy.waiting
+            running, waiting = instance.running, instance.waiting
             inside += waiting + len(running)
             assert len(instance.unfinished()) == waiting + len(running)
         assert assembly.submitted == len(assembly.recorder.requests) + inside

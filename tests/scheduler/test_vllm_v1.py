@@ -150,6 +150,22 @@ def test_a_run_worked_by_hand() -> None:
     assert token_times(records, 1).tolist() == [0.5, 0.625]
 
 
+@pytest.mark.parametrize(
+    ("arrival_s", "seen_s", "seen_late_s"), [(0.25, 0.25, 0.375), (0.3, 0.375, 0.5), (0.375, 0.375, 0.5), (2.0, 2.0, 2.0)]
+)
+def test_an_asynchronous_plan_sees_what_had_arrived_when_the_step_before_began(
+    arrival_s: float, seen_s: float, seen_late_s: float
+) -> None:
+    """Steps begin at 0, 1/4, 3/8, 1/2, ...; by 2 s the first request has ended and nothing is under way."""
+    from assembly import Assembly
+
+    case = Case((Asked(0.0, 4, 8, 8), Asked(arrival_s, 4, 2, 2)), FixedCost(1 / 4, 1 / 8))
+    kinds = {"sync": (VllmV1, None, 1000), "async": (VllmV1, VllmV1Parameters(async_scheduling=True), 1000)}
+    with variant(kinds) as names:
+        found = [Assembly(replace(case, policy=names[kind])).run().requests["scheduled_s"][1] for kind in kinds]
+    assert found == [seen_s, seen_late_s]
+
+
 class ByNumber(VllmV1):
     """Requests of drawn cases get priorities."""
 
@@ -163,6 +179,7 @@ KINDS = {
     "threshold": (VllmV1, threshold(3), 1000),
     "priority": (ByNumber, PRIORITY, 1000),
     "both": (ByNumber, threshold(2, "priority"), 1000),
+    "async": (VllmV1, VllmV1Parameters(async_scheduling=True), 1000),
 }
 
 

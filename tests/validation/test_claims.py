@@ -63,15 +63,12 @@ def test_where_nothing_could_be_measured_no_claim_comes_out(name):
         def __missing__(self, key):
             return math.nan
 
-    try:
-        findings = claim.find({variant.label: Undefined() for variant in claim.variants})
-    except ValueError:
-        return
+    findings = claim.find({variant.label: Undefined() for variant in claim.variants})
     assert not any(finding.verdict == "comes out" for finding in findings)
 
 
 def test_an_unknown_claim_is_a_mistake_with_a_hint():
-    with pytest.raises(ScenarioError, match="unknown claim 'past-futur'\n.*past-future"):
+    with pytest.raises(ScenarioError, match=r"unknown claim 'past-futur'\n.*past-future"):
         find_claims(["past-futur"])
     assert [claim.name for claim in find_claims(["vtc", "s3", "vtc"])] == ["vtc", "s3"]
     assert find_claims([]) == list(CLAIMS.values())

@@ -1,0 +1,85 @@
+"""How requests get into an instance: checked, predicted, taken by the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import simpy
+
+from servsim.clock import ARRIVAL, schedule_at
+from servsim.engine.parts import Parts
+from servsim.request import Request, Sequence
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Turns requests into sequences and hands them on; keeps the truth about all that have not ended.
+
+    A request that can never be held, or that the policy does not take, is rejected at once and counted. Where
+    the predictor takes time, the sequence enters when the prediction is ready.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        index: int,
+        parts: Parts,
+        on_end: Callable[[Request], None] | None,
+        arrived: Callable[[Sequence], None],
+    ) -> None:
+        self.requests: dict[Sequence, Request] = {}
+        self.predicting = 0  # requests whose prediction is not ready
+        self._env = env
+        self._index = index
+        self._policy = parts.policy
+        self._memory = parts.memory
+        self._predictor = parts.predictor
+        self._facts = parts.facts
+        self._max_model_len = parts.max_model_len
+        self._on_end = on_end
+        self._arrived = arrived
+
+    def submit(self, request: Request) -> None:
+        """A request arrives, now."""
+        tokens = request.prompt_tokens + request.output_tokens
+        if tokens > self._max_model_len or not self._memory.fits(tokens - 1):
+            return self._reject(request)
+        sequence = Sequence(
+            request.request_id,
+            request.arrival_s,
+            request.prompt_tokens,
+            min(request.max_tokens, self._max_model_len - request.prompt_tokens),
+            request.tenant,
+            request.slo_class,
+            request.priority,
+            request.hash_ids,
+        )
+        if self._predictor is None:
+            return self._enter(sequence, request)
+        sequence.predicted_tokens = self._predictor.predict(request)
+        if self._predictor.latency_s <= 0:
+            return self._enter(sequence, request)
+        self.requests[sequence] = request
+        self.predicting += 1
+        ready = simpy.Event(self._env)
+        assert ready.callbacks is not None
+        ready.callbacks.append(lambda _: self._predicted(sequence, request))
+        schedule_at(self._env, ready, self._env.now + self._predictor.latency_s, ARRIVAL)
+
+    def _predicted(self, sequence: Sequence, request: Request) -> None:
+        """The prediction is ready: only now the request enters, or is rejected by the policy."""
+        self.predicting -= 1
+        del self.requests[sequence]
+        self._enter(sequence, request)
+
+    def _enter(self, sequence: Sequence, request: Request) -> None:
+        if not self._policy.accepts(sequence):
+            return self._reject(request)
+        self.requests[sequence] = request
+        self._arrived(sequence)
+
+    def _reject(self, request: Request) -> None:
+        self._facts.rejected(request, self._index)
+        if self._on_end is not None:
+            self._on_end(request)
