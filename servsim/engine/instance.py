@@ -235,7 +235,7 @@ class Instance:
 
     def _repeatable_steps(self, plan: Plan, stride: Stride) -> int:
         """How many of the next steps are surely this plan again; 1 whenever in doubt."""
-        if self._single or not plan.plain or self._resuming:
+        if self._single or not plan.plain or self._resuming or self._unseen:
             return 1
         steps = min(self._completions.next_step() - self.running.step, stride.limit - self._steps_done)
         if steps > 1:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNBOUNDED", "Bounds", "Policy", "Surroundings"]
 
+
 class Bounds(NamedTuple):
     """The SLO of a class, in seconds; infinity where there is no bound."""
 

@@ -171,7 +171,7 @@ def test_decoders_that_a_prefill_stalls_emit_nothing_meanwhile(prefill_first: st
     assert not len(records.pauses["request_id"])  # the rows say it: in the second prefill nobody decodes
     assert records.strides["decode_seqs"].tolist() == [0, 1, 0, 2, 1]
     gaps_s, weights = inter_token_latencies(records)
-    assert sorted(np.repeat(gaps_s, weights).tolist()) == sorted( [0.125, 0.375, *[0.125] * 5])
+    assert sorted(np.repeat(gaps_s, weights).tolist()) == sorted([0.125, 0.375, *[0.125] * 5])
 
 
 def test_a_policy_of_somebody_elses_that_stalls_decoders_is_held_to_the_same(prefill_first: str) -> None:

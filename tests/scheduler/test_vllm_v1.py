@@ -151,7 +151,8 @@ def test_a_run_worked_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrival_s", "seen_s", "seen_late_s"), [(0.25, 0.25, 0.375), (0.3, 0.375, 0.5), (0.375, 0.375, 0.5), (2.0, 2.0, 2.0)]
+    ("arrival_s", "seen_s", "seen_late_s"),
+    [(0.25, 0.25, 0.375), (0.3, 0.375, 0.5), (0.375, 0.375, 0.5), (2.0, 2.0, 2.0)],
 )
 def test_an_asynchronous_plan_sees_what_had_arrived_when_the_step_before_began(
     arrival_s: float, seen_s: float, seen_late_s: float
