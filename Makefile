@@ -38,6 +38,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/policies.py
 
 bench-peers: $(VENV)/.installed
 	$(BIN)/python benchmarks/peers.py

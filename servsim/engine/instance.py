@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import simpy
 
-from servsim.clock import ARRIVAL, BOUNDARY, PLAN, TIMER, schedule_at
-from servsim.cost.cost_model import CostModel
+from servsim.clock import BOUNDARY, PLAN, TIMER, schedule_at
 from servsim.cost.stride import Stride
 from servsim.engine.completions import Completions
-from servsim.engine.facts import Facts
 from servsim.engine.intake import Intake
 from servsim.engine.parts import Parts
 from servsim.errors import SimulationError
-from servsim.memory.allocator import Allocator
 from servsim.request import Request, Sequence
 from servsim.scheduler.plan import Plan
-from servsim.scheduler.policy import Policy
-from servsim.scheduler.predictors import Predictor
-from servsim.scheduler.running import Running
 
 __all__ = ["Instance", "Observation", "Parts"]
 
@@ -61,7 +54,8 @@ class Instance:
         self._wake_up = (BOUNDARY if on_end is None else PLAN) + index
         self._intake = Intake(env, index, parts, on_end, self._arrived)
         self._requests = self._intake.requests
-        self._unseen: deque[Sequence] = deque()  # arrived, and not yet seen by an asynchronous policy
+        self._asynchronous = getattr(parts.policy, "asynchronous", False)
+        self._unseen: deque[tuple[float, Sequence]] = deque()  # arrived, and not yet seen by an asynchronous policy
         self._step_began_s = 0.0  # when the latest step began
         self._completions = Completions()
         self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
@@ -80,8 +74,8 @@ class Instance:
 
     def _arrived(self, sequence: Sequence) -> None:
         """A sequence enters: the policy sees it now, or a step late where it plans asynchronously."""
-        if self.policy.asynchronous and self._idle is None:
-            self._unseen.append(sequence)
+        if self._asynchronous and self._idle is None:
+            self._unseen.append((self.env.now, sequence))
             if self._boundary is not None:
                 self._cut(steps_later=1)
             return
@@ -93,8 +87,8 @@ class Instance:
 
     def _show(self, until_s: float) -> None:
         """The policy sees what had arrived by ``until_s``."""
-        while self._unseen and self._unseen[0].arrival_s <= until_s:
-            self.policy.add(self._unseen.popleft())
+        while self._unseen and self._unseen[0][0] <= until_s:
+            self.policy.add(self._unseen.popleft()[1])
 
     @property
     def waiting(self) -> int:
@@ -273,7 +267,7 @@ class Instance:
         now_s = self.env.now
         steps = self._steps_target - self._steps_done
         self._steps_done = self._steps_target
-        if self.policy.asynchronous and self._stride is not None:
+        if self._asynchronous and self._stride is not None:
             self._step_began_s = self._stride.end_s(self._steps_target - 1)
         decoders = 0
         if plan.decode:

@@ -70,6 +70,7 @@ class FastServe:
     """
 
     Parameters = FastServeParameters
+    asynchronous = False
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings

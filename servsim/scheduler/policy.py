@@ -59,10 +59,10 @@ class Policy(Protocol):
 
     The engine calls :meth:`plan` at a step boundary, carries the plan out and tells the policy so by
     :meth:`begin`. ``plan`` leaves no trace: asked twice with nothing between, it answers the same.
-    """
 
-    asynchronous: bool
-    """Whether the next step is planned while one runs, so that a plan sees what had arrived when that step began."""
+    A policy whose attribute ``asynchronous`` is true is planned for while a step runs: a plan then sees what
+    had arrived when the step before it began.
+    """
 
     def __init__(self, surroundings: Surroundings) -> None: ...
 

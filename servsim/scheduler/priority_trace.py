@@ -65,6 +65,7 @@ class PriorityTrace:
     """
 
     Parameters = PriorityTraceParameters
+    asynchronous = False
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.running = surroundings.running

@@ -59,7 +59,7 @@ FASTSWITCH = Claim(
     assumptions=(
         "of FastSwitch only its block groups: KV copied in runs of 16 blocks, against block by block, 5 us a copy",
         "an RTX 4090 for the paper's A10; single requests with longer prompts for its conversations; 60 GiB of swap",
-        "3 requests/s, a load at which memory binds; the tails at 2.5 and 3.5 beside it",
+        "3 requests/s, found by trying: memory binds there; the tails at 2.5 and 3.5 beside it",
     ),
     likely_reason="asynchronous swap-in and reuse of host copies are not modelled; where few tokens are held up by a "
     "swap, the P99 gap is that of a step with a prefill, whatever copies cost",
