@@ -270,7 +270,10 @@ def simulate(
 def finish(simulation: Simulation) -> Result:
     """Run a simulation and sum it up."""
     records = simulation.run()
-    summary = summarise(records, simulation.scenario, calibration=simulation.cost.calibration, version=VERSION)
+    scheduler = simulation.scenario.instance.scheduler.model_dump(mode="json")
+    summary = summarise(
+        records, simulation.scenario, calibration=simulation.cost.calibration, version=VERSION, scheduler=scheduler
+    )
     return Result(simulation.scenario, records, summary)
 
 

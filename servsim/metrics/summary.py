@@ -25,13 +25,21 @@ __all__ = ["SCHEMA_VERSION", "summarise"]
 SCHEMA_VERSION = 1
 
 
-def summarise(records: Records, scenario: Scenario, *, calibration: str, version: str) -> dict[str, Any]:
+def summarise(
+    records: Records,
+    scenario: Scenario,
+    *,
+    calibration: str,
+    version: str,
+    scheduler: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Everything that one run says, as nested plain Python values; None where a figure is undefined.
 
     The figures at the top are those of the whole run. Where the scenario cuts a warm-up or a cool-down off,
     ``measured_window`` holds the same figures for the requests that arrived in between: their latencies,
     and the state of batches and memory during the window. Latencies are those of finished requests.
-    ``calibration`` says how far the device's efficiencies were measured, ``version`` is servsim's.
+    ``calibration`` says how far the device's efficiencies were measured, ``version`` is servsim's, ``scheduler`` what
+    the scheduler was set to, defaults included.
     """
     figures = _Figures(records, scenario)
     everybody = np.ones(len(records.requests["request_id"]), dtype=bool)
@@ -50,6 +58,7 @@ def summarise(records: Records, scenario: Scenario, *, calibration: str, version
         "name": scenario.name,
         "seed": scenario.seed,
         "calibration": calibration,
+        "scheduler": None if scheduler is None else dict(scheduler),
         "partial": records.partial,
         "warnings": [*records.notes, *_warnings(records, scenario, measured, steadiness)],
         "slo_bounds": bounds if any(bounds.values()) else None,

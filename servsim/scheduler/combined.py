@@ -90,7 +90,7 @@ class Combined:
 
     A batching keeps what makes it one, whatever the order: on LightLLM's batching the newest are paused first
     unless the order knows better, SGLang retracts who emitted least. An order that displaces running sequences
-    (srpt, ltr) does so only on the batching ``displacing``; elsewhere it orders the waiting, and names victims.
+    (srpt, ltr, trail) does so only on the batching ``displacing``; elsewhere it orders the waiting, and names victims.
     """
 
     Parameters = CombinedParameters

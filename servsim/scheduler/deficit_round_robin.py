@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 
 from servsim.request import Sequence
@@ -56,6 +58,10 @@ class RoundRobinOrder(Order):
         """To the front of its tenant's line; its prompt is paid for."""
         self._account(sequence).line.appendleft(sequence)
         self._count += 1
+
+    def newcomer_matters(self, sequence: Sequence, *, has_place: bool) -> bool:
+        """Whose turn it is stays the same while it waits, so only where nobody waited before."""
+        return has_place and len(self) == 1
 
     def refresh(self, now_s: float) -> None:
         """Deficits move on with the steps."""
@@ -136,7 +142,11 @@ class RoundRobinOrder(Order):
         size = len(self._ring)
         refills: dict[TenantAccount, float] = {}
         turn = last
+        walked = 0
         while True:
+            if walked == size:
+                self._skip_rounds(refills, change)
+            walked += 1
             turn = (turn + 1) % size
             account = self._ring[turn]
             if taken.get(account, 0) == len(account.line):
@@ -147,6 +157,15 @@ class RoundRobinOrder(Order):
                 left += self._quantum * account.weight
             if left > 0:
                 return turn, refills
+
+    def _skip_rounds(self, refills: dict[TenantAccount, float], change: dict[TenantAccount, float]) -> None:
+        """After a round in which all who wait were given a quantum in vain: give out further such rounds at once."""
+        rounds = math.inf
+        for account, refill in refills.items():
+            left = self.deficit(account) + change.get(account, 0.0) + refill
+            rounds = min(rounds, math.floor(-left / (self._quantum * account.weight)))
+        for account in refills:
+            refills[account] += rounds * self._quantum * account.weight
 
 
 class DeficitRoundRobin(VllmV1Batching):
@@ -160,7 +179,3 @@ class DeficitRoundRobin(VllmV1Batching):
     def __init__(self, surroundings: Surroundings) -> None:
         parameters = surroundings.parameters or DeficitRoundRobinParameters()
         super().__init__(surroundings, RoundRobinOrder(surroundings.running, parameters))
-
-    def arrival_matters(self, sequence: Sequence) -> bool:
-        """Whose turn it is stays the same while it waits, so only where nobody waited before."""
-        return len(self.running) < self.max_num_seqs and len(self.queue) == 1

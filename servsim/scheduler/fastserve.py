@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from pydantic import Field
 
 from servsim.memory.allocator import Round
 from servsim.request import Sequence
-from servsim.scheduler.feedback_queue import FeedbackQueue, Job, Place
+from servsim.scheduler.feedback_queue import Entry, FeedbackQueue, Job, Place
 from servsim.scheduler.host_copies import CopyParameters, HostCopies
 from servsim.scheduler.plan import DECODE, IDLE, Plan
 from servsim.scheduler.policy import Surroundings
@@ -60,13 +61,19 @@ class FastServe:
     cost) until the memory is needed: then the last ones in line are swapped out, and if there is nobody left, those
     at the tail of the batch. With ``proactive`` as many blocks as ``max_num_seqs`` (a tenth of the memory at
     most) are kept free, and while more are free, the first ones in line that are swapped come back ahead of their turn.
-    Where the swap space is full a job's KV is dropped and computed again, which the original has no rule for.
+    Where the swap space is full a job's KV is dropped and computed again, as a new job's would be: the original
+    has no rule for that.
 
     Source: the released code (SwiftTransformer's scheduler): a first quantum of 10 ms, promotion every 1,000
     iterations, swaps by level and not by the paper's estimated next scheduled time. Other than there, a
     job that never ran counts as stepped at its arrival, a batch keeps its order when it is put back, and copies
     are synchronous: FastServe overlaps them with computation, so that swaps cost more here. Iteration times include
     copies. First-iteration times are those of the cost model. Paged memory only is swapped proactively.
+
+    Further deviations: the token cap counts the prompts of new jobs only and never holds a decoder back; the
+    reservation is not repeated with an empty batch after an iteration; a copy's launch costs nothing unless
+    ``copy_launch_s`` is given (5 us in ``priority_trace`` and ``vllm_v0``). In the results whoever leaves the batch,
+    parked on the device or swapped, has a pause of reason ``swapped`` and counts as preempted once.
     """
 
     Parameters = FastServeParameters
@@ -237,12 +244,13 @@ class FastServe:
         gone = {*draft.swapped, *draft.dropped}
         # The batch is the front of the line.
         rest = self.queue.started[len(draft.batch) - len(new) :]
-        idle = [entry[2] for entry in rest if entry[2] not in gone]
         if self._spare and hasattr(draft.round, "free_blocks"):
-            self._keep_spare(draft, idle)
+            self._keep_spare(draft, rest, gone)
             gone = {*draft.swapped, *draft.dropped}
         if not draft.stalls:
-            draft.parked = [job for job in idle if job.place is Place.RUNNING and job not in gone]
+            still = len(draft.batch) - len(draft.entering) + sum(job.place is Place.RUNNING for job in gone)
+            running = (job for _, _, job in rest if job.place is Place.RUNNING and job not in gone)
+            draft.parked = list(islice(running, self._run - still))  # the line is long, and they stand at its front
         return draft
 
     def _quick(self, batch: list[Job]) -> _Draft | None:
@@ -298,11 +306,13 @@ class FastServe:
         else:
             draft.dropped.append(job)
 
-    def _keep_spare(self, draft: _Draft, idle: list[Job]) -> None:
+    def _keep_spare(self, draft: _Draft, rest: list[Entry], gone: set[Job]) -> None:
         """Swap out from the end of the line while too little is free, else swap in from its front."""
         round_, spare = draft.round, self._spare
         if round_.free_blocks < spare:  # type: ignore[attr-defined]
-            for job in reversed(idle):
+            for _, _, job in reversed(rest):
+                if job in gone:
+                    continue
                 room = self._blocks(job) <= self.swap.free_blocks + draft.freed_blocks
                 if job.place is not Place.SWAPPED and room:
                     self._evict(draft, job)
@@ -310,7 +320,8 @@ class FastServe:
                         return
             return
         if self.swap.used_blocks:
-            for job in idle[: self.max_num_seqs]:
+            idle = (job for _, _, job in rest if job not in gone)
+            for job in islice(idle, self.max_num_seqs):
                 if job.place is Place.SWAPPED:
                     size = self._blocks(job) + 1
                     if round_.free_blocks < spare + size or not round_.restore(job.sequence):  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 
 from servsim.request import Sequence
 
-__all__ = ["FeedbackQueue", "Job", "Place", "join_level"]
+__all__ = ["Entry", "FeedbackQueue", "Job", "Place", "join_level"]
 
 
 class Place(Enum):

@@ -17,7 +17,8 @@ class ResponseRatioOrder(Order):
     """The largest ratio of tokens prefilled meanwhile to tokens of its own prefill first.
 
     An instance counts the tokens it prefills. A waiting sequence has waited the count less what it was when it
-    joined the line. With more than ``longest_line`` waiting the order is that of arrival.
+    joined the line; that is divided by its prompt and, after a preemption, emitted tokens.
+    With more than ``longest_line`` waiting the order is that of arrival.
     """
 
     def __init__(self, longest_line: int = 128) -> None:
@@ -74,8 +75,9 @@ class Hrrn(VllmV1Batching):
     """Highest response ratio next on vLLM v1's batching: tokens prefilled while waiting over its own (SGLang).
 
     Ageing without a clock: a long prompt is overtaken by short ones until as much as itself was prefilled in
-    front of it. In SGLang's way the line is kept by arrival when it is long (128). Prompts count whole: nothing is
-    cached between requests. Victims of a lack of memory are the latest admitted, as in vLLM's default mode.
+    front of it. In SGLang's way the line is kept by arrival when it is long (128).
+    The divisor is prompt plus emitted tokens, where SGLang has what its prefix cache lacks: nothing is cached between
+    requests here. Victims of a lack of memory are the latest admitted, as in vLLM's default mode.
     """
 
     class Parameters(BaseModel):

@@ -45,7 +45,7 @@ class LightLlmAdmission(Admission):
         budget = getattr(settings, "batch_max_tokens", None) or surroundings.max_num_batched_tokens
         self._chunk = settings.chunk_tokens(budget)
         self._wait_steps = settings.router_max_wait_tokens
-        self._batch = BatchState(surroundings.max_num_seqs)
+        self._batch = BatchState(surroundings.running)
         self._busy = True
         self._stages: list[Tokens] = []  # packed (a, b) of the running and the first 0, 1, ... admitted of this pass
         self._refused: tuple[int, Tokens] | None = None  # at which step, and the packed request
@@ -77,7 +77,7 @@ class LightLlmAdmission(Admission):
 
     def finished(self, sequence: Sequence, output_tokens: int) -> None:
         """The sequence leaves the batch."""
-        self._batch.remove(sequence)
+        self._batch.finished(sequence)
         self._refused = None
 
     def stable_steps(self) -> int:
@@ -101,8 +101,8 @@ class LightLlmAdmission(Admission):
         return max(1, steps)
 
     def _running(self) -> Tokens:
-        prompt, bound, generated = self._batch.state(self.running)
-        lacking = self._batch.lacking(self.running) if self._chunk else np.ones_like(prompt)
+        prompt, bound, generated = self._batch.state()
+        lacking = self._batch.lacking() if self._chunk else np.ones_like(prompt)
         return self._packed(prompt + generated, generated, bound, lacking)
 
     def _packed(self, tokens: Tokens, generated: Tokens, bound: Tokens, lacking: Tokens) -> Tokens:

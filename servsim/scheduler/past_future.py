@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from servsim.request import Sequence
 from servsim.scheduler.admissions import Admission
-from servsim.scheduler.batch_state import BatchState, newcomers
+from servsim.scheduler.batch_state import BatchState
 from servsim.scheduler.batching import VllmV1Batching
 from servsim.scheduler.peak import SLACK_TOKENS, LengthHistory, expected_growth, pack, peak_tokens
 from servsim.scheduler.plan import Plan
 from servsim.scheduler.policy import UNBOUNDED, Surroundings
+from servsim.scheduler.progress import newcomers
 
 __all__ = ["PastFuture", "PastFutureAdmission", "PastFutureParameters", "scenario_count"]
 
@@ -97,7 +98,7 @@ class PastFutureAdmission(Admission):
         self._wait_steps = settings.router_max_wait_tokens
         self._stream = surroundings.stream("past_future")
         self._uniform = np.empty(0)
-        self._batch = BatchState(surroundings.max_num_seqs)
+        self._batch = BatchState(surroundings.running)
         self._declared_tokens = 0  # P + max_tokens over all running
         self._verdicts: dict[Sequence, bool] = {}  # of the pass under way
         self._refused_step: int | None = None
@@ -127,7 +128,7 @@ class PastFutureAdmission(Admission):
     def finished(self, sequence: Sequence, output_tokens: int) -> None:
         """The output's length enters the history, the sequence leaves the batch."""
         self.history.append(output_tokens)
-        self._batch.remove(sequence)
+        self._batch.finished(sequence)
         self._declared_tokens -= self._declared(sequence)
         self._forget()
 
@@ -161,12 +162,12 @@ class PastFutureAdmission(Admission):
 
     def _draw_running(self) -> Tokens:
         """Packed (a, b) of the running ones in each scenario of a new pass."""
-        prompt, bound, generated = self._batch.state(self.running)
+        prompt, bound, generated = self._batch.state()
         scenarios = scenario_count(len(prompt))
         uniform = self._draws(scenarios * len(prompt)).reshape(scenarios, -1)
         total = self.history.draw_running(generated, bound, uniform, always_bounded=self._later)
         cap = np.minimum(bound, np.maximum(generated, total))
-        lacking = self._batch.lacking(self.running) if self._later else 1
+        lacking = self._batch.lacking() if self._later else 1
         return self._packed(prompt + generated, generated, cap, lacking)
 
     def _with_waiting(self, sequence: Sequence) -> Tokens:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from heapq import merge
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from servsim.memory.allocator import Round
@@ -13,10 +13,9 @@ from servsim.request import Sequence
 from servsim.scheduler.host_copies import CopyParameters, HostCopies
 from servsim.scheduler.plan import DECODE, IDLE, Plan
 from servsim.scheduler.policy import Surroundings
+from servsim.scheduler.priority_line import Levels, PriorityLine
 
 __all__ = ["PriorityTrace", "PriorityTraceParameters"]
-
-Key = tuple[int, float, int]  # priority, arrival, id, all negated: the largest goes first
 
 
 class PriorityTraceParameters(CopyParameters):
@@ -59,7 +58,9 @@ class PriorityTrace:
     for every run of ``blocks_per_copy`` blocks (FastSwitch's block groups; the length of runs is given, not simulated).
     Copies are synchronous, as in the vLLM that FastSwitch compares with. Its asynchronous swap-in and its reuse
     of host copies are not modelled. The trace is drawn as the run goes, per instance, in order of arrival. The step
-    counter counts decode steps; steps that only prefill do not count. An update costs O(n log n) of all live requests.
+    counter counts decode steps; steps that only prefill do not count. Whom an update wants to run is reckoned in
+    blocks of ``block_size`` tokens, as paged memory grants them; contiguous memory may hold fewer. An update
+    costs O(n log n) of all live requests.
 
     Source: FastSwitch (2024); its probability in the Markov pattern is not known to us.
     """
@@ -76,8 +77,7 @@ class PriorityTrace:
         self.swap = HostCopies(surroundings, self.settings)
         self._period = max(1, round(1 / self.settings.updates_per_iteration))
         self._stream = surroundings.stream("priority_trace")
-        self._priorities: dict[Sequence, int] = {}  # of all live ones, in order of arrival
-        self._line: list[tuple[Key, Sequence]] = []  # who waits or is swapped; the head is last
+        self._line = PriorityLine()  # who waits or is swapped
         self._swapped: dict[Sequence, None] = {}
         self._updated = 0
         self._displace = False  # an update is to be acted upon
@@ -91,7 +91,7 @@ class PriorityTrace:
 
     def head(self) -> Sequence | None:
         """The sequence that would come in next."""
-        return self._line[-1][1] if self._line else None
+        return self._line.head()
 
     def accepts(self, sequence: Sequence) -> bool:
         """Every request is taken."""
@@ -99,12 +99,11 @@ class PriorityTrace:
 
     def add(self, sequence: Sequence) -> None:
         """A request arrives, and gets a priority by itself."""
-        self._priorities[sequence] = int(self._stream.random() * self.settings.levels)
-        self._enter(sequence)
+        self._line.add(sequence, int(self._stream.random() * self.settings.levels))
 
     def finished(self, sequence: Sequence, output_tokens: int) -> None:
         """It needs no priority any more, and leaves room."""
-        del self._priorities[sequence]
+        self._line.forget(sequence)
         self._refused = None
 
     def timer_s(self) -> float:
@@ -117,7 +116,7 @@ class PriorityTrace:
 
     def arrival_matters(self, sequence: Sequence) -> bool:
         """Only where a place is free and the newcomer is the head."""
-        return len(self.running) < self.max_num_seqs and self._line[-1][1] is sequence
+        return len(self.running) < self.max_num_seqs and self._line.head() is sequence
 
     def plan(self, now_s: float) -> Plan:
         """Everybody who runs, then who fits from the head."""
@@ -126,18 +125,18 @@ class PriorityTrace:
             self._updated = step
             self._update()
         running = self.running
-        may_admit = bool(self._line) and (len(running) < self.max_num_seqs or self._displace)
+        may_admit = len(self._line) > 0 and (len(running) < self.max_num_seqs or self._displace)
         if not running.prefilling and (not may_admit or self._refused is self.head()):
             if not running.decoders:
                 return IDLE
             if self.memory.steps_until_full(1):
                 return DECODE
         draft = self._draft = self._compose()
-        decoders = running.decoders - sum(one.decoding for one in (*draft.out, *draft.dropped))
         if not draft.prefills and not draft.back and not draft.out and not draft.dropped:
             self._refused = self.head()
             self._displace = False
             return DECODE if running.decoders else IDLE
+        decoders = running.decoders - sum(one.decoding for one in (*draft.out, *draft.dropped))
         decode = decoders > 0 or any(_decodes(one) for one in draft.back)
         copy_s = self.swap.copy_s(draft.copied_blocks)
         return Plan(
@@ -148,52 +147,44 @@ class PriorityTrace:
         """Who comes in leaves the line, who goes out enters it."""
         draft = self._draft
         assert draft is not None
-        del self._line[len(self._line) - len(draft.back) - len(draft.admitted) :]
+        self._line.drop(len(draft.back) + len(draft.admitted))
         for sequence in draft.back:
             del self._swapped[sequence]
         for sequence in draft.out:
             self._swapped[sequence] = None
         for sequence in (*draft.out, *draft.dropped):
-            self._enter(sequence)
+            self._line.enter(sequence)
         self.swap.used_blocks -= draft.freed_blocks
         self._refused = None
         self._displace = False
 
     def _update(self) -> None:
         """New priorities for all, and the line in their order."""
-        live = list(self._priorities)
-        levels = self.settings.levels
-        drawn = self._stream.random(len(live)).tolist()
-        if self.settings.pattern == "random":
-            for sequence, uniform in zip(live, drawn, strict=True):
-                self._priorities[sequence] = int(uniform * levels)
-        else:
-            keep = self.settings.keep_probability
-            for sequence, uniform in zip(live, drawn, strict=True):
-                if uniform >= keep:
-                    up = uniform >= (1 + keep) / 2
-                    self._priorities[sequence] = _neighbour(self._priorities[sequence], up, levels)
-        running = self.running.sequences
-        buckets: dict[int, list[tuple[Key, Sequence]]] = {}
-        for sequence in reversed(live):
-            if sequence not in running:
-                buckets.setdefault(self._priorities[sequence], []).append((self._key(sequence), sequence))
-        # Bucket by bucket they are in order already, and sorting them once more is linear.
-        self._line = sorted(entry for level in sorted(buckets, reverse=True) for entry in buckets[level])
+        self._line.update(self._drawn)
         self._refused = None
-        self._displace = bool(self._line)
+        self._displace = len(self._line) > 0
+
+    def _drawn(self, old: Levels) -> Levels:
+        """The next priorities of all live ones."""
+        levels = self.settings.levels
+        drawn = np.asarray(self._stream.random(len(old)))
+        if self.settings.pattern == "random":
+            return (drawn * levels).astype(np.int64)
+        keep = self.settings.keep_probability
+        return np.where(drawn < keep, old, _neighbours(old, drawn >= (1 + keep) / 2, levels))
 
     def _compose(self) -> _Draft:
         """The next step, memory and all."""
         running = self.running
-        losers = dict.fromkeys(self._beyond_the_top()) if self._displace else {}
+        stay, losers = self._top() if self._displace else ([], [])
         draft = _Draft(self.memory.round())
         budget = self.max_num_batched_tokens - running.decoders
         if losers or not draft.round.grow_decoders() or not self._extend_all(draft, budget):
             draft = _Draft(self.memory.round())
             for sequence in losers:
                 self._evict(draft, sequence)
-            stay = sorted((one for one in running.sequences if one not in losers), key=self._key, reverse=True)
+            if not losers:
+                stay = sorted(running.sequences, key=self._line.key)
             if self._squeeze(draft, stay):
                 return draft
             budget = self.max_num_batched_tokens - sum(one.decoding for one in stay)
@@ -239,7 +230,7 @@ class PriorityTrace:
 
     def _let_in(self, draft: _Draft, staying: int, budget: int) -> None:
         """From the head of the line, until one does not fit."""
-        for _, sequence in reversed(self._line):
+        for sequence in self._line.in_order():
             taken = len(draft.admitted) + len(draft.back)
             if budget <= 0 or staying + taken >= self.max_num_seqs:
                 return
@@ -257,23 +248,26 @@ class PriorityTrace:
             draft.admitted.append(sequence)
             budget -= tokens
 
-    def _beyond_the_top(self) -> list[Sequence]:
-        """Running ones that are not among the first that fit together, where somebody who waits is."""
-        size = self.memory.block_size
-        blocks = 0
-        waiting = False
-        kept: set[Sequence] = set()
-        run = sorted(((self._key(one), one) for one in self.running.sequences), reverse=True)
-        for places, (_, sequence) in enumerate(merge(run, reversed(self._line), reverse=True)):
-            tokens = sequence.total_tokens
-            if sequence.decoding:
-                tokens = self.running.kv_tokens(sequence) + 1
-            blocks += -(-tokens // size)
-            if blocks > self.memory.total_blocks or places >= self.max_num_seqs:
+    def _top(self) -> tuple[list[Sequence], list[Sequence]]:
+        """Running ones, in order, among the first that fit together, and the others, where somebody who waits is."""
+        running = self.running
+        sequences, step = running.sequences, running.step
+        size, total_blocks, max_num_seqs = self.memory.block_size, self.memory.total_blocks, self.max_num_seqs
+        blocks, places = 0, 0
+        stay: list[Sequence] = []
+        for sequence in self._line.all_in_order():
+            # What it stores, and its next token.
+            generated = step - sequence.decode_base if sequence.decoding else sequence.generated_tokens
+            blocks += -(-(sequence.prompt_tokens + generated) // size)
+            if blocks > total_blocks or places >= max_num_seqs:
                 break
-            kept.add(sequence)
-            waiting = waiting or sequence not in self.running.sequences
-        return [one for one in self.running.sequences if one not in kept] if waiting else []
+            places += 1
+            if sequence in sequences:
+                stay.append(sequence)
+        if places == len(stay):
+            return stay, []
+        kept = set(stay)
+        return stay, [one for one in sequences if one not in kept]
 
     def _evict(self, draft: _Draft, sequence: Sequence) -> None:
         """Its KV leaves the device: to the swap space, or for good."""
@@ -293,20 +287,14 @@ class PriorityTrace:
     def _blocks(self, sequence: Sequence) -> int:
         return -(-self.running.kv_tokens(sequence) // self.memory.block_size)
 
-    def _key(self, sequence: Sequence) -> Key:
-        return (-self._priorities[sequence], -sequence.arrival_s, -sequence.request_id)
-
-    def _enter(self, sequence: Sequence) -> None:
-        insort(self._line, (self._key(sequence), sequence))
-
 
 def _decodes(sequence: Sequence) -> bool:
     """Whether one that is swapped goes on decoding, and not in the middle of its prefill."""
     return sequence.generated_tokens > 0 and sequence.kv_tokens == sequence.total_tokens - 1
 
 
-def _neighbour(level: int, up: bool, levels: int) -> int:
-    """The level beside it; at an end there is only one."""
-    if up:
-        return level + 1 if level + 1 < levels else max(0, level - 1)
-    return level - 1 if level else min(1, levels - 1)
+def _neighbours(old: Levels, up: NDArray[np.bool_], levels: int) -> Levels:
+    """The levels beside them; at an end there is only one."""
+    moved = old + np.where(up, 1, -1)
+    moved = np.where(moved < 0, 1, np.where(moved >= levels, levels - 2, moved))
+    return np.clip(moved, 0, levels - 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence as Many
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,30 +11,39 @@ from servsim.request import Sequence
 from servsim.scheduler.plan import Plan
 from servsim.scheduler.running import Running
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "newcomers"]
+
+
+def newcomers(plan: Plan) -> list[Sequence]:
+    """Who starts to run with this plan: admitted from the line, or swapped in."""
+    return [*(one for one, _ in plan.prefills[len(plan.prefills) - plan.admitted :]), *plan.swapped_in]
 
 
 class Progress:
-    """The running sequences with one number of each that never changes, ``mark(sequence)``, and what they emitted.
+    """The running sequences with numbers of each that never change, ``mark(sequence)``, and what they emitted.
 
     It is told of every plan (:meth:`began`) and finish (:meth:`finished`) and asked at step boundaries. A decoder's
     progress is the shared step counter less its base; a prefilling one's is fixed. When a prefill ends its base is
     not known here, so newcomers' bases are settled when they are read. The order of the members means nothing.
     """
 
-    def __init__(self, running: Running, mark: Callable[[Sequence], float]) -> None:
+    def __init__(self, running: Running, *marks: Callable[[Sequence], float]) -> None:
         self.members: list[Sequence] = []
         self._running = running
-        self._mark_of = mark
+        self._marks_of = marks
         self._places: dict[Sequence, int] = {}
         self._unsettled: dict[Sequence, None] = {}
-        self._marks = np.zeros(16)
+        self._marks = np.zeros((len(marks), 16))
         self._bases = np.zeros(16, dtype=np.int64)
 
     @property
     def marks(self) -> NDArray[np.float64]:
-        """The mark of each member."""
-        return self._marks[: len(self.members)]
+        """The (first) mark of each member."""
+        return self._marks[0, : len(self.members)]
+
+    def all_marks(self) -> NDArray[np.float64]:
+        """All of them, [marks, members]."""
+        return self._marks[:, : len(self.members)]
 
     def generated(self) -> NDArray[np.int64]:
         """Tokens that each member has emitted by now."""
@@ -56,14 +64,13 @@ class Progress:
         return found
 
     def began(self, plan: Plan) -> None:
-        """A plan is carried out: admitted ones come, preempted ones go."""
+        """A plan is carried out: admitted and swapped-in ones come, preempted and swapped-out ones go."""
         for sequence in (*plan.preempted, *plan.swapped_out):
             self._remove(sequence)
-        for sequence, _ in plan.prefills[len(plan.prefills) - plan.admitted :]:
+        for sequence in newcomers(plan):
             self._add(sequence)
-        for sequence in plan.swapped_in:
-            self._add(sequence)
-        self._unsettle(plan.left_out)
+        for sequence in plan.left_out:  # they miss a step, and have other bases afterwards
+            self._unsettled[sequence] = None
 
     def finished(self, sequence: Sequence) -> None:
         """A sequence ended."""
@@ -71,12 +78,12 @@ class Progress:
 
     def _add(self, sequence: Sequence) -> None:
         place = len(self.members)
-        if place == len(self._marks):
-            self._marks = np.concatenate([self._marks, np.zeros(place)])
+        if place == len(self._bases):
+            self._marks = np.concatenate([self._marks, np.zeros_like(self._marks)], axis=1)
             self._bases = np.concatenate([self._bases, np.zeros(place, dtype=np.int64)])
         self.members.append(sequence)
         self._places[sequence] = place
-        self._marks[place] = self._mark_of(sequence)
+        self._marks[:, place] = [mark(sequence) for mark in self._marks_of]
         self._unsettled[sequence] = None
 
     def _remove(self, sequence: Sequence) -> None:
@@ -88,10 +95,5 @@ class Progress:
             end = len(self.members)
             self.members[place] = last
             self._places[last] = place
-            self._marks[place] = self._marks[end]
+            self._marks[:, place] = self._marks[:, end]
             self._bases[place] = self._bases[end]
-
-    def _unsettle(self, sequences: Many[Sequence]) -> None:
-        """These miss a step, and have other bases afterwards."""
-        for sequence in sequences:
-            self._unsettled[sequence] = None

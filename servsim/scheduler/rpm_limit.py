@@ -29,7 +29,8 @@ class RpmLimit(VllmV1Batching):
     """First come, first served, rejecting a tenant's requests beyond so many in 60 s (VTC's baseline).
 
     A request is rejected on arrival if as many of its tenant were taken within the 60 s before it; rejected ones
-    do not count. Idle capacity is not given out: that is what VTC holds against it.
+    do not count towards the limit. Idle capacity is not given out: that is what VTC holds against it. The default
+    of 30 is ours.
     """
 
     Parameters = RpmLimitParameters

@@ -107,12 +107,15 @@ class ServiceLedger:
             self._served[sequence] = _Served(account, paid_tokens)
 
     def began(self, plan: Plan) -> None:
-        """Prefills that end with this plan are decoders after it; who is preempted or left out takes no step."""
+        """Prefills that end with this plan are decoders after it; who is preempted, swapped or left out takes none."""
         self.settle()
         after = self.running.step + plan.decode
-        for sequence in plan.preempted:
+        for sequence in (*plan.preempted, *plan.swapped_out):
             if sequence in self._decoding:
                 self._leave(sequence)
+        for sequence in plan.swapped_in:
+            if sequence.decoding:
+                self._join(sequence, self.running.step)
         for sequence in plan.left_out:
             self._leave(sequence)
             self._join(sequence, after)

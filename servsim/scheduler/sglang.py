@@ -100,7 +100,7 @@ class SglangAdmission(Admission):
         self._settings = own if isinstance(own, NewTokenRatioParameters) else NewTokenRatioParameters()
         self.running = surroundings.running
         self.memory = surroundings.memory
-        self._batch = BatchState(surroundings.max_num_seqs)
+        self._batch = BatchState(surroundings.running)
         self._least_ratio = self._settings.first_ratio * self._settings.min_new_token_ratio_factor
         self._decay = (self._settings.first_ratio - self._least_ratio) / self._settings.new_token_ratio_decay_steps
         self._full = False
@@ -142,7 +142,7 @@ class SglangAdmission(Admission):
         self._batch.began(plan)
         if plan.preempted or plan.swapped_out:
             self._full = False
-            _, bound, generated = self._batch.state(self.running)
+            _, bound, generated = self._batch.state()
             expected = int(generated.sum()) + self._settings.retract_decode_steps * len(generated)
             self._ratio = min(1.0, expected / (int(bound.sum()) + 1))
             self._since_step = self.running.step + plan.decode  # the ratio does not fall in this step
@@ -152,14 +152,14 @@ class SglangAdmission(Admission):
 
     def finished(self, sequence: Sequence, output_tokens: int) -> None:
         """There is room again."""
-        self._batch.remove(sequence)
+        self._batch.finished(sequence)
         self._full = self._ended_full = False
 
     def _left_by_running(self) -> float:
         """Free tokens less those that the running ones may still need."""
         memory = self.memory
         free = (memory.total_blocks - memory.used_blocks) * memory.block_size
-        _, bound, generated = self._batch.state(self.running)
+        _, bound, generated = self._batch.state()
         expected = int(np.minimum(bound - generated, self._settings.clip_max_new_tokens).sum())
         needed = 0
         for sequence in self.running.prefilling:  # the one in chunks counts like those admitted in this pass

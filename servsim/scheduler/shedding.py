@@ -28,7 +28,10 @@ class Shedding(VllmV1Batching):
     class Parameters(DeadlineParameters):
         """What a scenario may say about it."""
 
-        rule: Literal["own", "moore_hodgson"] = Field("own", description="who is demoted: see above")
+        rule: Literal["own", "moore_hodgson"] = Field(
+            "own",
+            description="who is demoted: own = whoever would be late alone, moore_hodgson = the largest of those ahead",
+        )
 
     def __init__(self, surroundings: Surroundings) -> None:
         given = surroundings.parameters or self.Parameters()

@@ -12,23 +12,28 @@ from servsim.scheduler.batching import VllmV1Batching
 from servsim.scheduler.orders import KeyOrder, Order
 from servsim.scheduler.policy import Surroundings
 
-__all__ = ["PriorityOrder", "VllmV1", "VllmV1Parameters"]
+__all__ = ["PriorityOrder", "TokenBudgetBatching", "TokenBudgetParameters", "VllmV1", "VllmV1Parameters"]
 
 
-class VllmV1Parameters(BaseModel):
-    """What a scenario may say about vLLM v1's scheduler; the names are vLLM's."""
+class TokenBudgetParameters(BaseModel):
+    """What a scenario may say about vLLM v1's batching, whatever the order; the names are vLLM's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scheduling_policy: Literal["fcfs", "priority"] = Field(
-        "fcfs", description="the waiting line: by arrival, or by the requests' priority (lower is more urgent)"
-    )
     long_prefill_token_threshold: int = Field(
         0, ge=0, description="longest prefill chunk of one sequence in a step; 0: the token budget alone bounds it"
     )
     async_scheduling: bool = Field(
         False,
         description="plan the next step while one runs: an arrival is seen a step later, as by default in vLLM 0.19",
+    )
+
+
+class VllmV1Parameters(TokenBudgetParameters):
+    """What a scenario may say about vLLM v1's scheduler; the names are vLLM's."""
+
+    scheduling_policy: Literal["fcfs", "priority"] = Field(
+        "fcfs", description="the waiting line: by arrival, or by the requests' priority (lower is more urgent)"
     )
 
 
@@ -41,6 +46,21 @@ class PriorityOrder(KeyOrder):
 
 def _priority(sequence: Sequence) -> float:
     return sequence.priority
+
+
+class TokenBudgetBatching(VllmV1Batching):
+    """vLLM v1's batching with its knobs but for the order, which is given: the part of ``combined``."""
+
+    Parameters = TokenBudgetParameters
+
+    def __init__(
+        self, surroundings: Surroundings, order: Order | None = None, admission: Admission | None = None
+    ) -> None:
+        settings = surroundings.parameters or TokenBudgetParameters()
+        self.asynchronous = settings.async_scheduling
+        super().__init__(
+            surroundings, order, admission, long_prefill_token_threshold=settings.long_prefill_token_threshold
+        )
 
 
 class VllmV1(VllmV1Batching):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,7 +24,9 @@ class LcfParameters(BaseModel):
 
     w_p: float = Field(1.0, gt=0, le=1e6, description="price of a prompt token")
     w_q: float = Field(2.0, gt=0, le=1e6, description="price of an output token")
-    weights: tuple[float, ...] = Field((), description="share of each tenant, by its index; 1 where none is given")
+    weights: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(
+        (), description="share of each tenant, by its index; 1 where none is given"
+    )
     prefill_token_charged: bool = Field(False, description="charge the token that a prefill emits, too")
 
 
@@ -122,8 +124,8 @@ class VtcOrder(Order):
         self._count -= count
         self._forget()
 
-    def changes_head(self, sequence: Sequence) -> bool:
-        """Whether a newcomer could move the head or has to be lifted: unless its tenant has others waiting."""
+    def newcomer_matters(self, sequence: Sequence, *, has_place: bool) -> bool:
+        """Unless its tenant has others waiting: it is lifted at the very next boundary, and may be the head."""
         return sequence.tenant not in self._waiting
 
     def stable_steps(self) -> int:
@@ -201,10 +203,6 @@ class _Counters(VllmV1Batching):
     def stable_steps(self) -> int:
         """Crossing counters matter only where a place is free."""
         return super().stable_steps() if len(self.running) < self.max_num_seqs else UNBOUNDED
-
-    def arrival_matters(self, sequence: Sequence) -> bool:
-        """A tenant that comes back is lifted at the very next boundary, and may be the head."""
-        return self.queue.changes_head(sequence)
 
 
 class Vtc(_Counters):

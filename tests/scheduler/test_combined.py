@@ -13,6 +13,7 @@ from by_hand import ByHand
 from case import Case
 from checks import nothing_is_lost, planning_leaves_no_trace, same_bits, strided_equals_single
 from drawn import cases
+from hardened import strides_are_exact
 from hypothesis import given
 from profiles import examples
 
@@ -21,12 +22,13 @@ from servsim import registry
 from servsim.errors import ScenarioError
 from servsim.scenario import Scenario, load_scenario
 from servsim.scenario.json_schema import scenario_schema
-from servsim.scheduler import Surroundings, VllmV1Batching
+from servsim.scheduler import Surroundings
 from servsim.scheduler.combined import Combined
 from servsim.scheduler.lightllm import LightLlm, LightLlmAdmission
 from servsim.scheduler.lightllm_batching import LightLlmBatching
 from servsim.scheduler.orders import KeyOrder
 from servsim.scheduler.past_future import PastFutureAdmission
+from servsim.scheduler.vllm_v1 import TokenBudgetBatching
 
 
 def variant(**parts: Any) -> Callable[[Surroundings], Any]:
@@ -59,7 +61,7 @@ def scenario(**scheduler: Any) -> Scenario:
 def test_sjf_order_on_vllm_v1_batching_with_past_future_admission() -> None:
     made = ByHand(variant(order="sjf", admission={"name": "past_future", "reserve": 0.3}), usable_blocks=100)
     policy = made.policy
-    assert type(policy) is VllmV1Batching and isinstance(policy.queue, KeyOrder)
+    assert type(policy) is TokenBudgetBatching and isinstance(policy.queue, KeyOrder)
     assert isinstance(policy.admission, PastFutureAdmission)
     assert policy.admission._limit == pytest.approx(1600 * 0.7)
     long, short = made.arrive(10, predicted=500), made.arrive(10, predicted=5)
@@ -111,7 +113,8 @@ def test_a_whole_policy_lends_its_order_or_its_rule() -> None:
 def test_the_resolved_scenario_writes_the_parts_out_and_is_read_back() -> None:
     written = scenario(order="sjf", admission={"name": "past_future", "window": 50}).to_yaml()
     scheduler = yaml.safe_load(written)["instance"]["scheduler"]
-    assert (scheduler["batching"], scheduler["order"]) == ({"name": "vllm_v1"}, {"name": "sjf"})
+    knobs = {"long_prefill_token_threshold": 0, "async_scheduling": False}
+    assert (scheduler["batching"], scheduler["order"]) == ({"name": "vllm_v1", **knobs}, {"name": "sjf"})
     assert scheduler["admission"]["name"] == "past_future" and scheduler["admission"]["window"] == 50
     assert load_scenario(yaml.safe_load(written)).to_yaml() == written
 
@@ -181,5 +184,44 @@ def test_strides_are_exact_and_nothing_is_lost(
         strided_equals_single(case)
         planning_leaves_no_trace(case)
         nothing_is_lost(case)
+
+    hold()
+
+
+def test_vllm_v1_as_a_part_has_its_threshold() -> None:
+    made = ByHand(variant(batching={"name": "vllm_v1", "long_prefill_token_threshold": 8}, order="sjf"))
+    made.arrive(20), made.arrive(3)
+    assert sorted(tokens for _, tokens in made.plan().prefills) == [3, 8]
+
+
+@pytest.mark.parametrize("order", ["vtc", "vtc_predictive", "lcf", "deficit_round_robin", "trail", "shedding"])
+@pytest.mark.parametrize(
+    "batching",
+    [
+        {"name": "displacing"},
+        {"name": "sglang"},
+        {"name": "vllm_v0", "preemption_mode": "swap"},
+        {"name": "vllm_v1", "long_prefill_token_threshold": 8},
+    ],
+    ids=lambda batching: batching["name"],
+)
+def test_whole_policies_lend_their_order_and_strides_stay_exact(order: str, batching: dict[str, Any]) -> None:
+    mixed = variant(batching=batching, order=order)
+
+    def of_three_tenants(surroundings: Surroundings) -> Any:
+        policy = mixed(surroundings)
+        add = policy.add
+
+        def named(sequence: Any) -> None:
+            sequence.tenant = sequence.request_id * 7 % 3
+            add(sequence)
+
+        policy.add = named
+        return policy
+
+    @examples(3)
+    @given(cases())
+    def hold(case: Case) -> None:
+        strides_are_exact(case, of_three_tenants)
 
     hold()

@@ -21,7 +21,7 @@ from servsim.memory import PagedAllocator
 from servsim.request import Sequence
 from servsim.scheduler import Running, Surroundings
 from servsim.scheduler.host_copies import CopyParameters, HostCopies
-from servsim.scheduler.priority_trace import PriorityTrace, _neighbour
+from servsim.scheduler.priority_trace import PriorityTrace, _neighbours
 
 
 class Told:
@@ -96,18 +96,17 @@ def test_a_newcomer_with_a_higher_priority_displaces_nobody_before_the_update() 
 
 
 def test_a_markov_chain_keeps_or_moves_to_a_neighbour() -> None:
-    assert [_neighbour(0, up, 8) for up in (False, True)] == [1, 1]
-    assert [_neighbour(7, up, 8) for up in (False, True)] == [6, 6]
-    assert [_neighbour(3, up, 8) for up in (False, True)] == [2, 4]
-    assert [_neighbour(0, up, 1) for up in (False, True)] == [0, 0]
+    down_and_up = np.array([False, True])
+    for level, levels, beside in ((0, 8, [1, 1]), (7, 8, [6, 6]), (3, 8, [2, 4]), (0, 1, [0, 0])):
+        assert _neighbours(np.array([level, level]), down_and_up, levels).tolist() == beside
     policy = policy_of(Told(), pattern="markov")(_surroundings())
     sequences = [Sequence(number, 0.0, 4, 4, 0, 0, 0, ()) for number in range(4000)]
     policy._stream = np.random.default_rng(0)
     for one in sequences:
         policy.add(one)
-    before = np.array(list(policy._priorities.values()))
+    before = policy._line.levels
     policy._update()
-    moved = np.array(list(policy._priorities.values())) - before
+    moved = policy._line.levels - before
     assert set(np.abs(moved).tolist()) == {0, 1}
     assert (moved == 0).mean() == pytest.approx(0.8, abs=0.03)
 

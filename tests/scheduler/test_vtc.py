@@ -225,6 +225,23 @@ def test_deficit_round_robin_serves_a_quantum_and_passes_the_turn_on() -> None:
     assert order == [A, A, B, B, A, A, B, B]
 
 
+def test_a_deficit_of_many_quanta_is_made_up_at_once_and_in_the_same_order() -> None:
+    hand = ByHand(DeficitRoundRobin, max_num_seqs=1, parameters=DeficitRoundRobin.Parameters(quantum=1e0, w_p=1e6))
+    for tenant, prompt in ((A, 30), (A, 1), (B, 20), (B, 1)):
+        arrive(hand, tenant, prompt)
+    order = []
+    for _ in range(4):
+        order += [one.tenant for one in hand.step()]
+        hand.finish(next(iter(hand.running.sequences)))
+    assert order == [A, B, B, A]
+
+
+@pytest.mark.parametrize("kind", [Vtc, DeficitRoundRobin])
+def test_a_tenant_without_a_share_is_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match="greater than 0"):
+        kind.Parameters(weights=(1.0, 0.0))
+
+
 def test_deficit_round_robin_keeps_the_turn_of_a_head_that_waits_for_memory() -> None:
     hand = ByHand(DeficitRoundRobin, usable_blocks=10, block_size=4, parameters=DeficitRoundRobin.Parameters(quantum=5))
     running = arrive(hand, A, 20)
