@@ -58,5 +58,5 @@ $(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml setup.py | $(BIN)/python
-	$(PIP) --editable '.[test,lint]'
+	$(PIP) --editable '.[test,lint,predictors]'
 	@touch $@ $(VENV)/.installed

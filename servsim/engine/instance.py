@@ -142,12 +142,12 @@ class Instance:
     def _sleep(self) -> simpy.Event:
         """Nothing to do until something arrives or the policy's timer rings; raises if something waits for nothing."""
         self._idle = idle = simpy.Event(self.env)
-        head = self.policy.head()
-        if head is not None:
+        if len(self._requests) > self._intake.predicting:
             timer_s = self.policy.timer_s()
             if not self.env.now < timer_s < float("inf"):
+                stuck = self.policy.head() or next(iter(self.running.sequences or self._requests))
                 raise SimulationError(
-                    f"instance {self.index} plans nothing at {self.env.now} s while request {head.request_id} waits"
+                    f"instance {self.index} plans nothing at {self.env.now} s while request {stuck.request_id} waits"
                 )
             self._wake_at(idle, timer_s)
         return idle
