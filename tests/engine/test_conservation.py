@@ -53,5 +53,5 @@ def test_an_instance_that_plans_nothing_while_something_runs_is_a_bug_that_names
 ) -> None:
     monkeypatch.setitem(registry._registered["schedulers"], "forgetful", Forgetful)
     case = Case((Asked(0.0, 4, 20, 20),), FixedCost(0.25, 0.125), policy="forgetful")
-    with pytest.raises(SimulationError, match="plans nothing at 1.0 s while request 0 waits"):
+    with pytest.raises(SimulationError, match=r"plans nothing at 1\.0 s while request 0 waits"):
         Assembly(case).run()
