@@ -335,8 +335,7 @@ class Instance:
         self.running.remove(sequence)
         self.memory.release(sequence)
         self.policy.finished(sequence, request.output_tokens)
-        if self._predictor is not None:
-            self._predictor.learn(request, request.output_tokens)
+        self._predictor.learn(request, request.output_tokens)
         self._facts.finished(sequence, request.output_tokens, self.index, now_s)
         return request
 

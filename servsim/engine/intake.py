@@ -55,8 +55,6 @@ class Intake:
             request.priority,
             request.hash_ids,
         )
-        if self._predictor is None:
-            return self._enter(sequence, request)
         sequence.predicted_tokens = self._predictor.predict(request)
         if self._predictor.latency_s <= 0:
             return self._enter(sequence, request)

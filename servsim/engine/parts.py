@@ -22,7 +22,7 @@ class Parts:
     running: Running
     memory: Allocator
     cost: CostModel
-    predictor: Predictor | None
+    predictor: Predictor
     facts: Facts
     max_model_len: int
     single_stepping: bool
