@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +26,7 @@ from servsim.errors import CapacityError, ScenarioError, SimulationError, sugges
 from servsim.hardware import Device, load_device
 from servsim.memory.allocator import Allocator
 from servsim.memory.budget import MemoryBudget, kv_budget
+from servsim.memory.surroundings import KvShape, MemorySurroundings
 from servsim.metrics import derive, summarise
 from servsim.model import ModelShape, load_model
 from servsim.model.operators import StepOperators, step_operators
@@ -108,10 +109,30 @@ class Setup:
         host = HostWork(spec.host_step_s, spec.host_sequence_s, asynchronous=spec.async_scheduling)
         return RooflineCost(self.operators, self.device, host)
 
-    def allocator(self) -> Allocator:
-        """A fresh KV memory of one instance; raises CapacityError if not one token could ever be held."""
-        spec = self.scenario.instance.memory
-        memory: Allocator = spec.plug_in(self.budget.num_blocks, spec.block_size, self.max_model_len, spec.parameters)
+    def allocator(
+        self,
+        env: simpy.Environment | None = None,
+        tokens_per_hash: int | None = None,
+        prefill_s: Callable[[int], float] = lambda tokens: 0.0,
+    ) -> Allocator:
+        """A fresh KV memory of one instance; raises CapacityError if not one token could ever be held.
+
+        ``env`` is the clock of its transfers, ``tokens_per_hash`` the unit in which the workload tells contents.
+        """
+        instance = self.scenario.instance
+        spec = instance.memory
+        surroundings = MemorySurroundings(
+            self.budget.num_blocks,
+            spec.block_size,
+            self.max_model_len,
+            spec.parameters,
+            max_num_seqs=instance.scheduler.max_num_seqs,
+            kv=self.kv_shape,
+            tokens_per_hash=tokens_per_hash,
+            env=env,
+            prefill_s=prefill_s,
+        )
+        memory: Allocator = spec.plug_in(surroundings)
         if not memory.fits(1):
             raise CapacityError(
                 f"the allocator {spec.allocator} cannot hold a single request in {self.budget.num_blocks} blocks of "
@@ -120,6 +141,18 @@ class Setup:
                 remedy="raise num_blocks or gpu_memory_utilization, or lower instance.max_model_len",
             )
         return memory
+
+    @property
+    def kv_shape(self) -> KvShape:
+        """How a token's KV lies in the memory of one device."""
+        size_bytes, layers = self.budget.kv_bytes_per_token, self.shape.num_hidden_layers
+        return KvShape(
+            num_layers=layers,
+            row_bytes=size_bytes // (2 * layers),
+            bytes_per_token=size_bytes,
+            sliding_window=self.shape.sliding_window,
+            devices=self.scenario.instance.tensor_parallel_size,
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -172,6 +205,8 @@ class Simulation:
         for instance in self.instances:
             for sequence, request in instance.unfinished():
                 self._facts.unfinished(sequence, request.output_tokens, instance.index)
+            for name, amount in instance.memory.report().items():
+                self.recorder.memory[name] = self.recorder.memory.get(name, 0) + amount
         notes = (*self.stream.notes, *self.setup.notes)
         return self.recorder.records(self.stream.tenants, self.stream.slo_classes, notes, bool(interrupts))
 
@@ -186,7 +221,12 @@ class Simulation:
 
     def _parts(self, index: int, streams: Streams) -> Parts:
         spec = self.scenario.instance
-        running, memory, cost = Running(), self.setup.allocator(), self.cost
+        running, cost = Running(), self.cost
+
+        def prefill_s(tokens: int) -> float:
+            return cost.step_s([(tokens, 0)], 1, 0, 0)
+
+        memory = self.setup.allocator(self.env, self.stream.tokens_per_hash, prefill_s)
         surroundings = Surroundings(
             running,
             memory,
@@ -195,7 +235,7 @@ class Simulation:
             spec.scheduler.parameters,
             lambda name: streams.get(f"instance {index}: {name}"),
             max_model_len=self.setup.max_model_len,
-            prefill_s=lambda tokens: cost.step_s([(tokens, 0)], 1, 0, 0),
+            prefill_s=prefill_s,
             decode_s=lambda decoders, context: cost.decode_stride(0.0, decoders, context).first_s,
             bounds=_bounds(self.scenario, self.stream),
             kv_bytes_per_token=self.setup.budget.kv_bytes_per_token * spec.tensor_parallel_size,

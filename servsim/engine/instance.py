@@ -11,6 +11,7 @@ import simpy
 from servsim.clock import BOUNDARY, PLAN, TIMER, schedule_at
 from servsim.cost.stride import Stride
 from servsim.engine.completions import Completions
+from servsim.engine.exposed import exposed_step
 from servsim.engine.intake import Intake
 from servsim.engine.parts import Parts
 from servsim.errors import SimulationError
@@ -58,6 +59,9 @@ class Instance:
         self._unseen: deque[tuple[float, Sequence]] = deque()  # arrived, and not yet seen by an asynchronous policy
         self._step_began_s = 0.0  # when the latest step began
         self._completions = Completions()
+        self._loading_since: dict[Sequence, float] = {}  # admitted, but their KV is still on its way
+        self._transferred = False  # a copy between memories has ended since the latest plan
+        self.memory.changed = self._transfer_ended
         self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
         self._decoded_s = 0.0  # when the decoders emitted last
         self._admissions = 0
@@ -115,6 +119,8 @@ class Instance:
         while True:
             if self._unseen:
                 self._show(self._step_began_s)
+            if self._transferred:
+                self._take_loaded()
             plan = self.policy.plan(self.env.now)
             if not plan.plain:
                 self._end_stride(0, self.running.decoders)
@@ -124,10 +130,12 @@ class Instance:
                     else:
                         yield self._sleep()
                     continue
-                self._begin(plan)
+                plan = self._begin(plan)
                 if plan.instant:
                     continue  # preemptions alone take no time
             stride = self._stride_of(plan)
+            if not plan.plain and (fetches := self.memory.exposed()):
+                stride = self._stride = yield from exposed_step(self.env, stride, fetches)
             steps = self._repeatable_steps(plan, stride)
             yield from self._pass_time(stride, steps)
             ended = self._commit(plan)
@@ -145,6 +153,8 @@ class Instance:
         if len(self._requests) > self._intake.predicting:
             timer_s = self.policy.timer_s()
             if not self.env.now < timer_s < float("inf"):
+                if self.memory.transfers:
+                    return idle  # the end of a copy wakes it
                 stuck = self.policy.head() or next(iter(self.running.sequences or self._requests))
                 raise SimulationError(
                     f"instance {self.index} plans nothing at {self.env.now} s while request {stuck.request_id} waits"
@@ -165,8 +175,23 @@ class Instance:
             self._idle = None
             schedule_at(self.env, idle, self.env.now, self._wake_up)
 
-    def _begin(self, plan: Plan) -> None:
-        """Carry out what a plan does at the start of its step."""
+    def _transfer_ended(self) -> None:
+        """KV has arrived, or memory is free again: the next plan may be another one."""
+        self._transferred = True
+        if self._idle is not None:
+            self._wake(self._idle)
+        elif self._boundary is not None:
+            self._cut()
+
+    def _take_loaded(self) -> None:
+        """Sequences whose KV has arrived go on with their prefill."""
+        self._transferred = False
+        for sequence in self.memory.loaded():
+            self.running.prefilling[sequence] = None
+            sequence.transfer_wait_s += self.env.now - self._loading_since.pop(sequence)
+
+    def _begin(self, plan: Plan) -> Plan:
+        """Carry out what a plan does at the start of its step; the plan without those that must wait for their KV."""
         assert plan.round is not None
         now_s = self.env.now
         for sequence in (*plan.preempted, *plan.swapped_out):
@@ -174,6 +199,7 @@ class Instance:
                 self._stop_decoding(sequence)
             sequence.preemptions += 1
             self.running.remove(sequence)
+            self._loading_since.pop(sequence, None)
             self._pause(sequence)
         self.memory.commit(plan.round)
         for sequence in plan.preempted:
@@ -188,9 +214,22 @@ class Instance:
             self.running.admit(sequence)
             if sequence.scheduled_s != sequence.scheduled_s:  # NaN: for the first time
                 sequence.scheduled_s = now_s
+                sequence.cached_tokens = sequence.kv_tokens
+        if self.memory.loading:
+            plan = self._without_loading(plan)
         for sequence in () if plan.instant else plan.left_out:
             self._stop_decoding(sequence)
             self._pause(sequence)
+        return plan
+
+    def _without_loading(self, plan: Plan) -> Plan:
+        """The plan without the prefills whose KV is still on its way."""
+        loading = self.memory.loading
+        for sequence, _ in plan.prefills:
+            if sequence in loading and sequence in self.running.prefilling:
+                del self.running.prefilling[sequence]
+                self._loading_since[sequence] = self.env.now
+        return plan._replace(prefills=[(one, tokens) for one, tokens in plan.prefills if one not in loading])
 
     def _swap_in(self, sequence: Sequence, copy_s: float) -> None:
         """A swapped sequence goes on where it was: decoding, or in the middle of its prefill."""

@@ -54,6 +54,7 @@ class Intake:
             request.slo_class,
             request.priority,
             request.hash_ids,
+            session=request.session,
         )
         sequence.predicted_tokens = self._predictor.predict(request)
         if self._predictor.latency_s <= 0:

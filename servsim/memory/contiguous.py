@@ -7,13 +7,14 @@ from typing import Literal, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from servsim.errors import SimulationError
-from servsim.memory.allocator import Round
+from servsim.memory.allocator import Round, StaysOnDevice
+from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Sequence
 
 __all__ = ["ContiguousAllocator", "ContiguousRound"]
 
 
-class ContiguousAllocator:
+class ContiguousAllocator(StaysOnDevice):
     """First-fit extents of token slots; nothing grows and nothing is ever preempted for memory.
 
     ``reserve: max`` gives each sequence ``max_model_len`` slots, as Orca and FasterTransformer do
@@ -28,16 +29,16 @@ class ContiguousAllocator:
 
         reserve: Literal["max"] = Field("max", description="slots reserved at admission: max = max_model_len")
 
-    def __init__(
-        self, num_blocks: int, block_size: int, max_model_len: int, parameters: Parameters | None = None
-    ) -> None:
-        self.reserve = (parameters or self.Parameters()).reserve
+    def __init__(self, surroundings: MemorySurroundings) -> None:
+        super().__init__()
+        self.reserve = (surroundings.parameters or self.Parameters()).reserve
+        num_blocks, block_size = surroundings.num_blocks, surroundings.block_size
         self.block_size = block_size
         self.total_blocks = num_blocks
         self.stored_tokens = 0
         self.reserved_tokens = 0
         self._slots = num_blocks * block_size
-        self._extent = max_model_len
+        self._extent = surroundings.max_model_len
         self._holes: list[tuple[int, int]] = [(0, self._slots)]  # start, length; by start
         self._decoders = 0
 
@@ -133,6 +134,10 @@ class ContiguousRound:
         """Always: the slots are reserved."""
         self.tokens[sequence] = tokens
         return True
+
+    def lacking(self, sequence: Sequence) -> int:
+        """All of it: nothing is kept."""
+        return sequence.total_tokens
 
     def admit(self, sequence: Sequence, tokens: int, *, alone: bool) -> bool:
         """Reserve the first hole that is long enough."""

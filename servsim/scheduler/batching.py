@@ -110,7 +110,7 @@ class VllmV1Batching(LinePolicy):
         admitted = 0
         while budget > 0 and admitted < places:
             sequence = queue.peek(admitted)
-            tokens = min(sequence.total_tokens, self._longest_chunk, budget)
+            tokens = min(round_.lacking(sequence), self._longest_chunk, budget)
             alone = not admitted and not self.running.sequences
             if not self.admission.admits(sequence, admitted) or not round_.admit(sequence, tokens, alone=alone):
                 break

@@ -289,7 +289,7 @@ class FastServe:
     def _grant(self, draft: _Draft, job: Job, *, alone: bool) -> bool:
         sequence = job.sequence
         if job.place is Place.FRESH:
-            return draft.round.admit(sequence, sequence.total_tokens, alone=alone)
+            return draft.round.admit(sequence, draft.round.lacking(sequence), alone=alone)
         if job.place is not Place.SWAPPED:
             return draft.round.grow(sequence, self.running.kv_tokens(sequence))
         if not draft.round.restore(sequence):
@@ -340,7 +340,7 @@ class FastServe:
     def _spelt_out(self, draft: _Draft) -> Plan:
         """The plan of a draft; the plain decode plan where nothing moves."""
         entering = [(job.place is Place.FRESH, job.sequence) for job in draft.entering]
-        new = [(sequence, sequence.total_tokens) for fresh, sequence in entering if fresh]
+        new = [(sequence, draft.round.lacking(sequence)) for fresh, sequence in entering if fresh]
         back = [sequence for fresh, sequence in entering if not fresh]
         moved = (draft.parked, draft.swapped, draft.dropped, draft.fetched)
         if not new and not back and not any(moved):

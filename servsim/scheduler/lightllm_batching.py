@@ -106,7 +106,7 @@ class LightLlmBatching(LinePolicy):
         admitted = 0
         while admitted < min(len(queue), self.max_num_seqs - len(running.sequences)):
             sequence = queue.peek(admitted)
-            tokens = self._next_chunk(sequence.total_tokens)
+            tokens = self._next_chunk(round_.lacking(sequence))
             alone = not admitted and not running.sequences
             others_paused = paused - (sequence in self._paused)
             if len(running.sequences) + admitted + 1 + others_paused > self.max_num_seqs and not alone:

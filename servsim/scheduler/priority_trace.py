@@ -241,7 +241,7 @@ class PriorityTrace:
                 self._copied(draft, sequence, 1)
                 budget -= _decodes(sequence)
                 continue
-            tokens = min(sequence.total_tokens, budget)
+            tokens = min(draft.round.lacking(sequence), budget)
             if not draft.round.admit(sequence, tokens, alone=not staying and not taken):
                 return
             draft.prefills.append((sequence, tokens))

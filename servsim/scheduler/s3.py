@@ -206,7 +206,7 @@ class S3(VllmV1Batching):
             if place is None:
                 break
             sequence = self.queue.at(place)
-            tokens = min(sequence.total_tokens, self._longest_chunk, budget)
+            tokens = min(round_.lacking(sequence), self._longest_chunk, budget)
             if not self.admission.admits(sequence, len(taken)) or not round_.admit(sequence, tokens, alone=alone):
                 break
             taken.append(place)

@@ -86,7 +86,7 @@ class SglangBatching(LinePolicy):
         while budget > 0 and admitted < places:
             sequence = queue.peek(admitted)
             alone = not admitted and not running.sequences
-            tokens = sequence.total_tokens
+            tokens = round_.lacking(sequence)
             if self._paged(tokens) > budget:  # cut to whole pages; a budget below a page is taken as it is
                 tokens = budget // page * page or (0 if prefills else min(tokens, budget))
             if not tokens:

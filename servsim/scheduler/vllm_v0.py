@@ -155,8 +155,8 @@ class VllmV0(LinePolicy):
         prefills: list[tuple[Sequence, int]] = []
         while len(prefills) < places:
             sequence = self.queue.peek(len(prefills))
-            tokens = sequence.total_tokens
-            blocks = self._rule.blocks(tokens)
+            tokens = round_.lacking(sequence)
+            blocks = self._rule.blocks(sequence.total_tokens)
             alone = not prefills and not running.sequences
             if (blocks > spare_blocks and not alone) or (tokens > budget and prefills):
                 break

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from servsim.errors import SimulationError
 from servsim.memory import ContiguousAllocator
+from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Sequence
 
 
@@ -26,7 +27,7 @@ def admit(memory: ContiguousAllocator, newcomer: Sequence, tokens: int = 10) -> 
 
 def filled(slots: int, extent: int) -> tuple[ContiguousAllocator, list[Sequence]]:
     """Memory with as many sequences as it holds."""
-    memory = ContiguousAllocator(slots // 16, 16, extent)
+    memory = ContiguousAllocator(MemorySurroundings(slots // 16, 16, extent))
     members = []
     while admit(memory, one := sequence(len(members))):
         members.append(one)
@@ -96,9 +97,9 @@ def test_a_round_that_preempts_gives_the_extent_to_another() -> None:
 
 
 def test_a_model_longer_than_the_memory_never_fits() -> None:
-    memory = ContiguousAllocator(8, 16, 129)
+    memory = ContiguousAllocator(MemorySurroundings(8, 16, 129))
     assert not memory.fits(1)
-    memory = ContiguousAllocator(8, 16, 128)
+    memory = ContiguousAllocator(MemorySurroundings(8, 16, 128))
     assert memory.fits(128) and not memory.fits(129)
 
 
@@ -109,7 +110,7 @@ def test_a_model_longer_than_the_memory_never_fits() -> None:
 def test_extents_never_overlap_and_all_slots_are_accounted_for(
     operations: list[int], num_blocks: int, extent: int
 ) -> None:
-    memory = ContiguousAllocator(num_blocks, 16, extent)
+    memory = ContiguousAllocator(MemorySurroundings(num_blocks, 16, extent))
     members: list[Sequence] = []
     for index, operation in enumerate(operations):
         if operation < 0:

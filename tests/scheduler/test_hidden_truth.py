@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simpy
 
 from servsim import registry
 from servsim.request import Request, Sequence
@@ -19,12 +20,18 @@ TRUTH = 54_321
 
 
 def reachable(root: Any) -> list[Any]:
-    """Everything that can be got at from an object through attributes, items, closures and bound methods."""
+    """Everything that can be got at from an object through attributes, items, closures and bound methods.
+
+    Not through the clock, in which all that will happen is queued, nor through the bell by which an allocator tells the
+    engine that a transfer has ended: both are the allocator's, and lead to everything.
+    """
     found: dict[int, Any] = {}
     pending = [root]
     while pending:
         one = pending.pop()
-        if id(one) in found or isinstance(one, str | bytes | type | types.ModuleType | np.random.Generator):
+        if id(one) in found or isinstance(
+            one, str | bytes | type | types.ModuleType | np.random.Generator | simpy.Environment
+        ):
             continue
         found[id(one)] = one
         pending += parts_of(one)
@@ -40,7 +47,7 @@ def parts_of(one: Any) -> list[Any]:
         return [one.__self__, one.__func__]
     if isinstance(one, types.FunctionType):
         return [cell.cell_contents for cell in one.__closure__ or ()]
-    parts = list(getattr(one, "__dict__", {}).values())
+    parts = [part for name, part in getattr(one, "__dict__", {}).items() if name != "changed"]
     for kind in type(one).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         parts += [getattr(one, name) for name in ([slots] if isinstance(slots, str) else slots) if hasattr(one, name)]
