@@ -96,6 +96,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "vllm_v1": "servsim.scheduler.vllm_v1:TokenBudgetBatching",
     },
     "allocators": {
+        "bounded": "servsim.memory.bounded:BoundedAllocator",
         "contiguous": "servsim.memory.contiguous:ContiguousAllocator",
         "paged": "servsim.memory.paged:PagedAllocator",
     },

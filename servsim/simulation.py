@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,29 +15,20 @@ from simpy.core import StopSimulation
 
 from servsim.clock import FIRST, schedule_at
 from servsim.cluster.routers import Router
-from servsim.cost.cost_model import CostModel
-from servsim.cost.fixed import FixedCost
-from servsim.cost.roofline import HostWork, RooflineCost
 from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance
 from servsim.engine.parts import Parts
-from servsim.errors import CapacityError, ScenarioError, SimulationError, suggestion
-from servsim.hardware import Device, load_device
-from servsim.memory.allocator import Allocator
-from servsim.memory.budget import MemoryBudget, kv_budget
-from servsim.memory.surroundings import KvShape, MemorySurroundings
+from servsim.errors import ScenarioError, SimulationError, suggestion
 from servsim.metrics import derive, summarise
-from servsim.model import ModelShape, load_model
-from servsim.model.operators import StepOperators, step_operators
 from servsim.records import Recorder, Records
 from servsim.report.folder import check_free, pause_columns, write_run
 from servsim.report.vllm_bench import bench_result, write_bench
 from servsim.request import Request
 from servsim.scenario import Scenario, load_scenario
-from servsim.scenario.instance_spec import FixedCost as FixedCostSpec
 from servsim.scheduler.policy import Bounds, Policy, Surroundings
 from servsim.scheduler.predictors import Predictor
 from servsim.scheduler.running import Running
+from servsim.setup import Setup
 from servsim.streams import Streams
 from servsim.version import VERSION
 from servsim.workload import RequestStream, open_stream
@@ -47,125 +37,7 @@ from servsim.workload.source import Source
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Result", "Setup", "Simulation", "finish", "simulate"]
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a scenario was understood to mean, before anything runs."""
-
-    scenario: Scenario
-    shape: ModelShape
-    device: Device
-    operators: StepOperators
-    budget: MemoryBudget
-    max_model_len: int
-
-    @classmethod
-    def of(cls, scenario: Scenario) -> Setup:
-        """Look everything up and do the memory arithmetic.
-
-        Raises ScenarioError or CapacityError where model, device and settings do not go together.
-        """
-        spec = scenario.instance
-        shape = load_model(scenario.model_path)
-        device = load_device(scenario.hardware_path)
-        shared = ("instance", "tensor_parallel_size")
-        _placed(scenario, shared, shape.check_tensor_parallel, spec.tensor_parallel_size)
-        if not isinstance(spec.cost, FixedCostSpec):
-            _placed(scenario, shared, device.check_tensor_parallel, spec.tensor_parallel_size)
-        kv_dtype = spec.dtype if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
-        try:
-            budget = kv_budget(
-                device,
-                shape,
-                tensor_parallel_size=spec.tensor_parallel_size,
-                dtype=spec.dtype,
-                quantization=spec.quantization,
-                kv_dtype=kv_dtype,
-                gpu_memory_utilization=spec.memory.gpu_memory_utilization,
-                block_size=spec.memory.block_size,
-                max_num_seqs=spec.scheduler.max_num_seqs,
-                max_num_batched_tokens=spec.scheduler.max_num_batched_tokens,
-                num_blocks=spec.memory.num_blocks,
-            )
-        except CapacityError as error:
-            raise CapacityError(error.message, place=scenario.place(("model",)), remedy=error.remedy) from None
-        longest = spec.max_model_len or shape.max_position_embeddings
-        if longest > shape.max_position_embeddings:
-            raise ScenarioError(
-                f"{longest} tokens, but {shape.name} has positions for {shape.max_position_embeddings}",
-                place=scenario.place(("instance", "max_model_len")),
-                remedy=f"at most {shape.max_position_embeddings}",
-            )
-        operators = step_operators(shape, spec.tensor_parallel_size, spec.dtype, spec.quantization, kv_dtype)
-        return cls(scenario, shape, device, operators, budget, longest)
-
-    def cost_model(self) -> CostModel:
-        """How long steps take."""
-        spec = self.scenario.instance.cost
-        if isinstance(spec, FixedCostSpec):
-            return FixedCost(spec.prefill_s, spec.decode_s)
-        host = HostWork(spec.host_step_s, spec.host_sequence_s, asynchronous=spec.async_scheduling)
-        return RooflineCost(self.operators, self.device, host)
-
-    def allocator(
-        self,
-        env: simpy.Environment | None = None,
-        tokens_per_hash: int | None = None,
-        prefill_s: Callable[[int], float] = lambda tokens: 0.0,
-    ) -> Allocator:
-        """A fresh KV memory of one instance; raises CapacityError if not one token could ever be held.
-
-        ``env`` is the clock of its transfers, ``tokens_per_hash`` the unit in which the workload tells contents.
-        """
-        instance = self.scenario.instance
-        spec = instance.memory
-        surroundings = MemorySurroundings(
-            self.budget.num_blocks,
-            spec.block_size,
-            self.max_model_len,
-            spec.parameters,
-            max_num_seqs=instance.scheduler.max_num_seqs,
-            kv=self.kv_shape,
-            tokens_per_hash=tokens_per_hash,
-            env=env,
-            prefill_s=prefill_s,
-        )
-        memory: Allocator = spec.plug_in(surroundings)
-        if not memory.fits(1):
-            raise CapacityError(
-                f"the allocator {spec.allocator} cannot hold a single request in {self.budget.num_blocks} blocks of "
-                f"{spec.block_size} tokens (max_model_len is {self.max_model_len})",
-                place=self.scenario.place(("instance", "memory")),
-                remedy="raise num_blocks or gpu_memory_utilization, or lower instance.max_model_len",
-            )
-        return memory
-
-    @property
-    def kv_shape(self) -> KvShape:
-        """How a token's KV lies in the memory of one device."""
-        size_bytes, layers = self.budget.kv_bytes_per_token, self.shape.num_hidden_layers
-        return KvShape(
-            num_layers=layers,
-            row_bytes=size_bytes // (2 * layers),
-            bytes_per_token=size_bytes,
-            sliding_window=self.shape.sliding_window,
-            devices=self.scenario.instance.tensor_parallel_size,
-        )
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the results must know about the model and the device."""
-        spec = self.scenario.instance
-        if isinstance(spec.cost, FixedCostSpec):
-            return ()
-        notes = [f"{self.shape.name}, not modelled: {what}" for what in self.shape.not_modelled]
-        if not self.device.calibrated:
-            notes.append(
-                f"{self.device.name} is uncalibrated: no kernel was measured on it, and default efficiencies stand in"
-            )
-        return tuple(notes)
+__all__ = ["Result", "Simulation", "finish", "simulate"]
 
 
 class Simulation:
@@ -243,7 +115,7 @@ class Simulation:
         policy: Policy = spec.scheduler.plug_in(surroundings)
         return Parts(
             policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
-            spec.stepping == "single",
+            spec.stepping == "single", self.setup.read_bounds(memory), spec.memory.compression.scanned,
         )  # fmt: skip
 
 
@@ -361,11 +233,3 @@ def _check_classes(scenario: Scenario, stream: RequestStream) -> None:
                     place=scenario.place(("slo", name)),
                     remedy=suggestion(name, stream.slo_classes),
                 )
-
-
-def _placed(scenario: Scenario, path: tuple[str, ...], check: Any, *arguments: Any) -> None:
-    """Run a check of another room and say where in the scenario its complaint belongs."""
-    try:
-        check(*arguments)
-    except ScenarioError as error:
-        raise ScenarioError(error.message, place=scenario.place(path), remedy=error.remedy) from None

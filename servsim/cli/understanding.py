@@ -15,7 +15,7 @@ from servsim.report.tables import format_figure
 from servsim.scenario import Scenario, SloBounds
 from servsim.scenario.instance_spec import FixedCost
 from servsim.scenario.workload_spec import TraceWorkload
-from servsim.simulation import Setup
+from servsim.setup import Setup
 from servsim.streams import Streams
 from servsim.sweep import load_knob
 from servsim.units import format_bytes, format_si

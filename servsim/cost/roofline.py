@@ -73,19 +73,20 @@ class RooflineCost:
         self._decode_attention: dict[int, list[Line]] = {}
         self._decode_laws: dict[int, list[tuple[float, float, float]]] = {}
 
-    def decode_stride(self, start_s: float, decoders: int, context_tokens: int) -> Stride:
-        """Steps in which ``decoders`` sequences, storing ``context_tokens`` together, each take one more token."""
+    def decode_stride(self, start_s: float, decoders: int, context_tokens: float, growing: float | None = None) -> Stride:
+        """Steps in which ``decoders`` sequences, reading ``context_tokens`` together, each take one more token."""
         pieces = self._decode_laws.get(decoders)
         if pieces is None:
             pieces = self._decode_laws[decoders] = self._decode_pieces(decoders)
         attended = context_tokens + decoders  # the new token attends to itself as well
         for limit, constant, slope in pieces:
             if attended <= limit:
-                steps = _MANY_STEPS if limit == _NO_LIMIT else int((limit - context_tokens) // decoders)
-                return Stride(start_s, constant + slope * attended, slope * decoders, steps)
+                rate = decoders if growing is None else growing
+                steps = _MANY_STEPS if limit == _NO_LIMIT or not rate else int((limit - attended) // rate) + 1
+                return Stride(start_s, constant + slope * attended, slope * rate, steps)
         raise AssertionError("the last piece has no limit")
 
-    def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: int) -> float:
+    def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float) -> float:
         """Seconds of one step with prefill ``chunks``, of which ``emitting`` end, beside such decoders."""
         attention = self._attention
         tokens = decoders

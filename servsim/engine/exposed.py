@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence as Many
+from collections.abc import Generator
+from collections.abc import Sequence as Many
 
 import simpy
 
@@ -13,12 +14,10 @@ from servsim.memory.allocator import Fetch
 __all__ = ["exposed_step"]
 
 
-def exposed_step(
-    env: simpy.Environment, stride: Stride, fetches: Many[Fetch]
-) -> Generator[simpy.Event, None, Stride]:
+def exposed_step(env: simpy.Environment, stride: Stride, fetches: Many[Fetch]) -> Generator[simpy.Event, None, Stride]:
     """Wait until the last of the copies has ended; the step as it will have been, which begins where ``stride`` does.
 
-    The copy brings one layer after the other, and a layer is computed when it is there and the one before it is done. So
+    The copy brings one layer after the other; a layer is computed when it is there and the one before it is done. So
     of L layers the step ends a layer's computation after the copy, or a layer's copy later than without one, whichever
     is later; for L = 1 it computes after the copy. What the step becomes longer by, the copied sequences waited.
     """

@@ -10,7 +10,7 @@ import simpy
 
 from servsim.clock import BOUNDARY, PLAN, TIMER, schedule_at
 from servsim.cost.stride import Stride
-from servsim.engine.completions import Completions
+from servsim.engine.decoders import Decoders
 from servsim.engine.exposed import exposed_step
 from servsim.engine.intake import Intake
 from servsim.engine.parts import Parts
@@ -58,10 +58,10 @@ class Instance:
         self._asynchronous = getattr(parts.policy, "asynchronous", False)
         self._unseen: deque[tuple[float, Sequence]] = deque()  # arrived, and not yet seen by an asynchronous policy
         self._step_began_s = 0.0  # when the latest step began
-        self._completions = Completions()
         self._loading_since: dict[Sequence, float] = {}  # admitted, but their KV is still on its way
         self._transferred = False  # a copy between memories has ended since the latest plan
         self.memory.changed = self._transfer_ended
+        self._decoders = Decoders(parts)
         self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
         self._decoded_s = 0.0  # when the decoders emitted last
         self._admissions = 0
@@ -196,7 +196,7 @@ class Instance:
         now_s = self.env.now
         for sequence in (*plan.preempted, *plan.swapped_out):
             if sequence.decoding:
-                self._stop_decoding(sequence)
+                self._decoders.stop(sequence)
             sequence.preemptions += 1
             self.running.remove(sequence)
             self._loading_since.pop(sequence, None)
@@ -218,7 +218,7 @@ class Instance:
         if self.memory.loading:
             plan = self._without_loading(plan)
         for sequence in () if plan.instant else plan.left_out:
-            self._stop_decoding(sequence)
+            self._decoders.stop(sequence)
             self._pause(sequence)
         return plan
 
@@ -250,7 +250,7 @@ class Instance:
         running = self.running
         if plan.plain:
             if self._stride is None:
-                self._stride = self.cost.decode_stride(self.env.now, running.decoders, running.context_tokens)
+                self._stride = self._decoders.stride(self.cost, self.env.now)
                 self._steps_done = 0
             return self._stride
         chunks = []
@@ -259,7 +259,7 @@ class Instance:
             chunks.append((tokens, sequence.kv_tokens))
             emitting += sequence.kv_tokens + tokens == sequence.total_tokens
         decoders = running.decoders if plan.decode else 0
-        context_tokens = running.context_tokens if plan.decode else 0
+        context_tokens = self._decoders.read_tokens if plan.decode else 0
         busy = chunks or decoders
         step_s = self.cost.step_s(chunks, emitting, decoders, context_tokens) if busy else 0.0
         self._stride = Stride(self.env.now, step_s + plan.copy_s)
@@ -270,7 +270,7 @@ class Instance:
         """How many of the next steps are surely this plan again; 1 whenever in doubt."""
         if self._single or not plan.plain or self._resuming or self._unseen:
             return 1
-        steps = min(self._completions.next_step() - self.running.step, stride.limit - self._steps_done)
+        steps = min(self._decoders.steps_until_end(), stride.limit - self._steps_done)
         if steps > 1:
             steps = min(self.memory.steps_until_full(steps), self.policy.stable_steps())
         if steps > 1 and (timer_s := self.policy.timer_s()) < stride.end_s(self._steps_done + steps):
@@ -312,8 +312,7 @@ class Instance:
         if plan.decode:
             decoders = running.decoders
             self._decoded_s = now_s
-            running.advance(steps)
-            self.memory.advance(steps)
+            self._decoders.advance(steps)
             if self._resuming:
                 self._end_pauses(now_s)
         for sequence in plan.left_out:
@@ -327,7 +326,7 @@ class Instance:
                 if sequence.kv_tokens == sequence.total_tokens:
                     self._emit_after_prefill(sequence, now_s)
             self._end_stride(prefill_tokens, decoders)
-        ended = self._completions.pop_until(running.step)
+        ended = self._decoders.ended()
         if ended or (self._stride is not None and self._steps_done == self._stride.limit):
             self._end_stride(0, decoders)
         return [self._finish(sequence, now_s) for sequence in ended]
@@ -344,15 +343,7 @@ class Instance:
         self._start_decoding(sequence)
 
     def _start_decoding(self, sequence: Sequence) -> None:
-        self.running.join(sequence)
-        self.memory.join(sequence)
-        lacking = self._requests[sequence].output_tokens - sequence.generated_tokens
-        self._completions.add(sequence, self.running.step + lacking)
-
-    def _stop_decoding(self, sequence: Sequence) -> None:
-        self.running.leave(sequence)
-        self.memory.leave(sequence)
-        self._completions.discard(sequence)
+        self._decoders.start(sequence, self._requests[sequence].output_tokens)
 
     def _pause(self, sequence: Sequence) -> None:
         """It emits none in the step that begins; its latest token came with a decode step or its own prefill."""
@@ -369,8 +360,7 @@ class Instance:
 
     def _finish(self, sequence: Sequence, now_s: float) -> Request:
         request = self._requests.pop(sequence)
-        self.running.leave(sequence)
-        self.memory.leave(sequence)
+        self._decoders.leave(sequence)
         self.running.remove(sequence)
         self.memory.release(sequence)
         self.policy.finished(sequence, request.output_tokens)

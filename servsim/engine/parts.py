@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from servsim.cost.cost_model import CostModel
 from servsim.engine.facts import Facts
 from servsim.memory.allocator import Allocator
+from servsim.memory.kept import KvBounds
 from servsim.scheduler.policy import Policy
 from servsim.scheduler.predictors import Predictor
 from servsim.scheduler.running import Running
@@ -26,3 +27,5 @@ class Parts:
     facts: Facts
     max_model_len: int
     single_stepping: bool
+    read_bounds: tuple[KvBounds, ...] = ()  # decode attention reads the least that one of them lets it
+    scan_share: float = 0.0  # and of every token in the context such a part of what it reads of a token

@@ -3,17 +3,25 @@
 from servsim.hardware.device import AllReduce, Device, Interconnect, Peaks
 from servsim.hardware.drive import Drive
 from servsim.hardware.efficiency import Efficiency, default_efficiency
-from servsim.hardware.loading import load_device, load_drive, load_hardware
+from servsim.hardware.link_spec import LinkSpec
+from servsim.hardware.loading import load_device, load_drive, load_hardware, load_link
+from servsim.hardware.route import Direction, Route
+from servsim.hardware.tier import Tier
 
 __all__ = [
     "AllReduce",
     "Device",
+    "Direction",
     "Drive",
     "Efficiency",
     "Interconnect",
+    "LinkSpec",
     "Peaks",
+    "Route",
+    "Tier",
     "default_efficiency",
     "load_device",
     "load_drive",
     "load_hardware",
+    "load_link",
 ]

@@ -46,7 +46,7 @@ class Round(Protocol):
         ...
 
     def admit(self, sequence: Sequence, tokens: int, *, alone: bool) -> bool:
-        """The first prefill chunk of a waiting sequence, of at most :meth:`lacking` tokens; ``alone``: nothing else runs.
+        """The first prefill chunk of a waiting sequence, at most :meth:`lacking` tokens; ``alone``: nothing else runs.
 
         When the round is committed, ``sequence.kv_tokens`` is what was found for it.
         """

@@ -6,16 +6,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from servsim import registry
 from servsim.documents import Spec, WholeNumber, refusal
+from servsim.scenario.compression_spec import CompressionSpec
 from servsim.scenario.plug_in import PlugInSpec
 from servsim.scenario.scheduler_spec import SchedulerSpec
+from servsim.scenario.tier_spec import Tiers
 
 __all__ = ["CostSpec", "FixedCost", "InstanceSpec", "MemorySpec", "RooflineCost"]
 
 # Keys that the design foresees and this version does not have: refused, but not as a slip of the pen.
 _NOT_YET = {
     "engine": "engine presets are not part of this version: write the keys out",
-    "tiers": "memory tiers below the device are not part of this version",
 }
 
 
@@ -40,10 +42,27 @@ class MemorySpec(PlugInSpec):
         None, ge=1, description="Blocks of KV an instance; by default what the memory budget leaves."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_tiers(cls, data: Any) -> Any:
-        return _refuse_not_yet(data, "tiers")
+    tiers: Tiers = Field(
+        default_factory=dict, description="Memories below the device's own, by name, from near to far."
+    )
+    compression: CompressionSpec = Field(
+        default_factory=CompressionSpec, description="How much smaller KV is stored and read, and at what cost."
+    )
+
+    @model_validator(mode="after")
+    def _check_tiers(self) -> MemorySpec:
+        if self.tiers and not getattr(self.plug_in, "uses_tiers", False):
+            able = [name for name in registry.names(self.kind) if _uses_tiers(name)]
+            remedy = f"use the allocator {' or '.join(able)}, or leave tiers out"
+            raise refusal(f"the allocator {self.allocator} keeps nothing below the device", remedy=remedy, at=("tiers",))
+        return self
+
+
+def _uses_tiers(allocator: str) -> bool:
+    try:
+        return bool(getattr(registry.resolve("allocators", allocator), "uses_tiers", False))
+    except (ImportError, AttributeError):  # a broken plug-in that nobody asked for
+        return False
 
 
 class RooflineCost(Spec):

@@ -9,7 +9,7 @@ import pytest
 from servsim import load_scenario
 from servsim.errors import ScenarioError
 from servsim.scenario import catalogue
-from servsim.simulation import Setup
+from servsim.setup import Setup
 from servsim.validation import CLAIMS, find_claims, plan_trials, reproduce
 
 NAMES = sorted(CLAIMS)
