@@ -51,8 +51,8 @@ class DecodeExtra:
         if ahead_s < 0:  # the copy is the longer one
             stride.first_s, stride.growth_s = copy_s, copy_growth_s
             ahead_s, closing_s = -ahead_s, -closing_s
-        if closing_s > 0:
-            stride.limit = min(stride.limit, math.floor(ahead_s / closing_s) + 1)
+        if closing_s > 0 and ahead_s / closing_s < stride.limit:
+            stride.limit = math.floor(ahead_s / closing_s) + 1
         return stride
 
     def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float) -> float:

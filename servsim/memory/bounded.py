@@ -18,6 +18,9 @@ from servsim.request import Sequence
 __all__ = ["BoundedAllocator", "BoundedParameters", "BoundedRound"]
 
 
+_KEPT = 2048  # an assumption: budgets in the papers lie between 1,024 and 4,096 tokens
+
+
 class BoundedParameters(PagedAllocator.Parameters):
     """What a scenario may say under ``memory`` besides the common keys."""
 
@@ -25,7 +28,7 @@ class BoundedParameters(PagedAllocator.Parameters):
         None, ge=1, description="tokens of the prompt that are kept when its prefill has ended (SnapKV's budget)"
     )
     keep_tokens: int | None = Field(
-        None, ge=1, description="tokens of a sequence that are kept at any time (H2O's budget, or a window)"
+        None, ge=1, description="tokens kept of a sequence at any time (H2O's budget); 2048 where nothing else bounds it"
     )
     sliding_window: bool = Field(
         False, description="keep the model's sliding window; the blocks of a prompt are reused modulo it as well"
@@ -33,12 +36,16 @@ class BoundedParameters(PagedAllocator.Parameters):
 
     @model_validator(mode="after")
     def _check_bounds(self) -> BoundedParameters:
-        given = [self.keep_prompt_tokens, self.keep_tokens, self.sliding_window or None]
-        if not any(given):
-            raise refusal("nothing bounds the KV of a sequence", remedy="give keep_tokens, or use the allocator paged")
-        if self.sliding_window and any(given[:2]):
+        if self.sliding_window and (self.keep_prompt_tokens or self.keep_tokens):
             raise refusal("a sliding window is the bound", remedy="leave keep_tokens and keep_prompt_tokens out")
         return self
+
+    def bounds(self, window: int | None) -> KvBounds:
+        """What they come to on a model with such a sliding window."""
+        if self.sliding_window:
+            return KvBounds(total=window)
+        only_total = self.keep_prompt_tokens is None
+        return KvBounds(self.keep_prompt_tokens, self.keep_tokens or (_KEPT if only_total else None))
 
 
 class BoundedAllocator(PagedAllocator):
@@ -56,11 +63,11 @@ class BoundedAllocator(PagedAllocator):
 
     def __init__(self, surroundings: MemorySurroundings) -> None:
         super().__init__(surroundings)
-        settings = surroundings.parameters
-        window = surroundings.kv.sliding_window if settings.sliding_window else None
+        settings = surroundings.parameters or BoundedParameters()
+        window = surroundings.kv.sliding_window
         if settings.sliding_window and window is None:
             raise ScenarioError("the model has no sliding window", remedy="give keep_tokens instead")
-        self.bounds = KvBounds(settings.keep_prompt_tokens, window or settings.keep_tokens)
+        self.bounds = settings.bounds(window)
         self.reuses = settings.sliding_window
         self._full: list[tuple[int, int, Sequence]] = []  # step at which a decoder stops growing
         self._growing: dict[Sequence, int] = {}  # that step, of those who will

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import whole_runs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from servsim.cost.decode_extra import DecodeExtra
 from servsim.cost.fixed import FixedCost
@@ -108,8 +109,8 @@ def scenario(**memory: Any) -> dict[str, Any]:
         "workload": {
             "arrivals": {"process": "poisson", "rate_per_s": 20},
             "lengths": {
-                "prompt_tokens": {"distribution": "uniform", "low": 1, "high": 300},
-                "output_tokens": {"distribution": "uniform", "low": 1, "high": 400},
+                "prompt_tokens": {"distribution": "uniform", "min": 1, "max": 300},
+                "output_tokens": {"distribution": "uniform", "min": 1, "max": 400},
             },
             "num_requests": 40,
         },
@@ -134,18 +135,18 @@ COMPRESSED = [
 
 @pytest.mark.parametrize("policy", ["fcfs", "vllm_v0", "sglang", "lightllm", "sarathi", "trail", "priority_trace"])
 @pytest.mark.parametrize("kept", KEPT)
-@settings(max_examples=3)
+@examples(3)
 @given(seed=st.integers(0, 1000), blocks=st.sampled_from([45, 60, 400]))
 def test_strides_are_exact_with_kv_that_is_kept_in_part(
     policy: str, kept: dict[str, int], seed: int, blocks: int
 ) -> None:
     base = scenario(allocator="bounded", num_blocks=blocks, **kept)
-    overrides = (f"seed={seed}", f"instance.scheduler.policy={policy}", f"instance.memory.compression.read_tokens={40}")
+    overrides = (f"seed={seed}", f"instance.scheduler.policy={policy}", "instance.memory.compression.read_tokens=40")
     whole_runs.strided_equals_single(base, *overrides)
 
 
 @pytest.mark.parametrize("compression", COMPRESSED)
-@settings(max_examples=4)
+@examples(4)
 @given(seed=st.integers(0, 1000))
 def test_strides_are_exact_with_compressed_kv(compression: dict[str, Any], seed: int) -> None:
     base = scenario(allocator="paged", num_blocks=200, compression=compression)
@@ -222,7 +223,6 @@ def test_a_budget_lets_more_requests_run() -> None:
 @pytest.mark.parametrize(
     ("memory", "message"),
     [
-        ({"allocator": "bounded"}, "nothing bounds the KV"),
         ({"allocator": "bounded", "sliding_window": True, "keep_tokens": 5}, "a sliding window is the bound"),
         ({"compression": {"fetch_share": 0.5}}, "fetch_share needs a link"),
         ({"compression": {"fetch_share": 0.5, "link": "pcie-gen9"}}, "pcie-gen9"),
