@@ -140,7 +140,13 @@ def _prefix_cache(requests: Mapping[str, NDArray[Any]], select: NDArray[np.bool_
     prompt_tokens = int(requests["prompt_tokens"][scheduled].sum(dtype=np.int64))
     cached_tokens = int(requests["cached_tokens"][scheduled].sum(dtype=np.int64))
     hit_ratio = cached_tokens / prompt_tokens if prompt_tokens else None
-    return {"cached_tokens": cached_tokens, "prompt_tokens": prompt_tokens, "hit_ratio": hit_ratio}
+    miss_ratio = None if hit_ratio is None else 1.0 - hit_ratio
+    return {
+        "cached_tokens": cached_tokens,
+        "prompt_tokens": prompt_tokens,
+        "hit_ratio": hit_ratio,
+        "miss_ratio": miss_ratio,
+    }
 
 
 def _preemptions(preemptions: NDArray[Any]) -> dict[str, int]:
