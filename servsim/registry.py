@@ -99,6 +99,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {
         "bounded": "servsim.memory.bounded:BoundedAllocator",
         "contiguous": "servsim.memory.contiguous:ContiguousAllocator",
         "paged": "servsim.memory.paged:PagedAllocator",
+        "prefix_blocks": "servsim.memory.prefix_blocks:PrefixBlocksAllocator",
     },
     "predictors": {
         "bucket": "servsim.scheduler.predictors:Bucket",

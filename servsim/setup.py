@@ -146,6 +146,7 @@ class Setup:
             tokens_per_hash=tokens_per_hash,
             tiers=self.tiers,
             env=env,
+            shared_reads=not isinstance(instance.cost, FixedCostSpec) and instance.cost.shared_prefix_attention,
             prefill_s=prefill_s,
         )
         try:

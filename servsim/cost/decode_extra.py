@@ -36,10 +36,15 @@ class DecodeExtra:
         self._overlapped = overlapped
 
     def decode_stride(
-        self, start_s: float, decoders: int, context_tokens: float, growing: float | None = None
+        self,
+        start_s: float,
+        decoders: int,
+        context_tokens: float,
+        growing: float | None = None,
+        shared_tokens: int = 0,
     ) -> Stride:
         """Steps of ``decoders`` sequences, reading ``context_tokens`` together and their new tokens."""
-        stride = self._inner.decode_stride(start_s, decoders, context_tokens, growing)
+        stride = self._inner.decode_stride(start_s, decoders, context_tokens, growing, shared_tokens)
         stride.first_s += self._step_s + self._sequence_s * decoders
         copy_s = self._token_s * (context_tokens + decoders)
         copy_growth_s = self._token_s * (decoders if growing is None else growing)
@@ -55,9 +60,11 @@ class DecodeExtra:
             stride.limit = math.floor(ahead_s / closing_s) + 1
         return stride
 
-    def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float) -> float:
+    def step_s(
+        self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float, shared_tokens: int = 0
+    ) -> float:
         """Seconds of one step with prefill ``chunks``, of which ``emitting`` end, beside such decoders."""
-        step_s = self._inner.step_s(chunks, emitting, decoders, context_tokens)
+        step_s = self._inner.step_s(chunks, emitting, decoders, context_tokens, shared_tokens)
         if not decoders:
             return step_s
         step_s += self._step_s + self._sequence_s * decoders

@@ -73,11 +73,20 @@ class RooflineCost:
         self._decode_attention: dict[int, list[Line]] = {}
         self._decode_laws: dict[int, list[tuple[float, float, float]]] = {}
 
-    def decode_stride(self, start_s: float, decoders: int, context_tokens: float, growing: float | None = None) -> Stride:
+    def decode_stride(
+        self,
+        start_s: float,
+        decoders: int,
+        context_tokens: float,
+        growing: float | None = None,
+        shared_tokens: int = 0,
+    ) -> Stride:
         """Steps in which ``decoders`` sequences, reading ``context_tokens`` together, each take one more token."""
-        pieces = self._decode_laws.get(decoders)
+        pieces = None if shared_tokens else self._decode_laws.get(decoders)
         if pieces is None:
-            pieces = self._decode_laws[decoders] = self._decode_pieces(decoders)
+            pieces = self._decode_pieces(decoders, shared_tokens)
+            if not shared_tokens:
+                self._decode_laws[decoders] = pieces
         attended = context_tokens + decoders  # the new token attends to itself as well
         for limit, constant, slope in pieces:
             if attended <= limit:
@@ -86,7 +95,9 @@ class RooflineCost:
                 return Stride(start_s, constant + slope * attended, slope * rate, steps)
         raise AssertionError("the last piece has no limit")
 
-    def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float) -> float:
+    def step_s(
+        self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float, shared_tokens: int = 0
+    ) -> float:
         """Seconds of one step with prefill ``chunks``, of which ``emitting`` end, beside such decoders."""
         attention = self._attention
         tokens = decoders
@@ -104,26 +115,31 @@ class RooflineCost:
             size_bytes = attention.kv_bytes_per_token * kv_tokens + attention.io_bytes_per_token * new
             device_s += attention.calls * self._prefill.time_s(attention.prefill_flops_per_pair * pairs, size_bytes)
         if decoders:
-            lines = self._decode_attention.get(decoders)
+            lines = None if shared_tokens else self._decode_attention.get(decoders)
             if lines is None:
-                lines = self._decode_attention[decoders] = self._decode_lines(decoders)
+                lines = self._decode_lines(decoders, shared_tokens)
+                if not shared_tokens:
+                    self._decode_attention[decoders] = lines
             attended = context_tokens + decoders
             device_s += max([constant + slope * attended for constant, slope in lines])
         return self._host.beside(device_s, len(chunks) + decoders)
 
-    def _decode_lines(self, decoders: int) -> list[Line]:
+    def _decode_lines(self, decoders: int, shared_tokens: int) -> list[Line]:
         """Decode attention of all layers as the maximum of lines in the attended tokens."""
         attention = self._attention
         lines = self._decode.lines(
             (0.0, attention.decode_flops_per_pair),
-            (attention.io_bytes_per_token * decoders, attention.kv_bytes_per_token),
+            (
+                attention.io_bytes_per_token * decoders - attention.kv_bytes_per_token * shared_tokens,
+                attention.kv_bytes_per_token,
+            ),
         )
         return [(attention.calls * constant, attention.calls * slope) for constant, slope in lines]
 
-    def _decode_pieces(self, decoders: int) -> list[tuple[float, float, float]]:
+    def _decode_pieces(self, decoders: int, shared_tokens: int) -> list[tuple[float, float, float]]:
         """A decode step's time as pieces ``(up to so many attended tokens, constant, slope)``."""
         rows_s = self._rows_s(decoders, decoders)
-        lines = [(rows_s + constant, slope) for constant, slope in self._decode_lines(decoders)]
+        lines = [(rows_s + constant, slope) for constant, slope in self._decode_lines(decoders, shared_tokens)]
         host_s = self._host.time_s(decoders)
         if self._host.asynchronous:
             lines.append((host_s, 0.0))

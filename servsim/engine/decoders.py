@@ -74,9 +74,11 @@ class Decoders:
     def stride(self, cost: CostModel, now_s: float) -> Stride:
         """Steps of all of them, anchored now."""
         decoders, reading = self._running.decoders, self._reading
-        if reading is None:
+        if reading is None and not self._memory.shared_tokens:
             return cost.decode_stride(now_s, decoders, self._running.context_tokens)
-        growing = reading.growing + self._scan_share * decoders
-        stride = cost.decode_stride(now_s, decoders, self.read_tokens, growing)
+        growing = decoders if reading is None else reading.growing + self._scan_share * decoders
+        stride = cost.decode_stride(now_s, decoders, self.read_tokens, growing, self._memory.shared_tokens)
+        if reading is None:
+            return stride
         stride.limit = reading.steps_until_slower(stride.limit)
         return stride

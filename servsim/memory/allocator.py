@@ -73,6 +73,7 @@ class Allocator(Protocol):
     total_blocks: int  # what sequences can hold
     loading: dict[Sequence, None]  # admitted, but their KV is still on its way to the device
     transfers: int  # copies between memories that are under way
+    shared_tokens: int  # of decoders, counted for each beyond the first that has them; where that was asked for, else 0
     changed: Callable[[], None]  # to be called when the end of a copy may change what the next plan does
 
     @property
@@ -158,6 +159,7 @@ class StaysOnDevice:
     def __init__(self) -> None:
         self.loading: dict[Sequence, None] = {}
         self.transfers = 0
+        self.shared_tokens = 0
         self.changed: Callable[[], None] = lambda: None
 
     def cached_tokens(self, sequence: Sequence) -> int:

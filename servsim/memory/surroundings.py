@@ -47,4 +47,5 @@ class MemorySurroundings:
     tokens_per_hash: int | None = None  # tokens that one of a sequence's hash_ids stands for
     tiers: tuple[Tier, ...] = ()
     env: simpy.Environment | None = None
+    shared_reads: bool = False  # whether to count the tokens that decoders have in common
     prefill_s: Callable[[int], float] = _unknown_s  # a step that prefills so many tokens of one sequence alone

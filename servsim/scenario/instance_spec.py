@@ -72,6 +72,9 @@ class RooflineCost(Spec):
     async_scheduling: bool = Field(
         True, description="Whether the host's work for a step runs beside the device's, as in vLLM v1."
     )
+    shared_prefix_attention: bool = Field(
+        False, description="Whether decode attention reads KV once that several sequences have in common."
+    )
     host_step_s: float = Field(0.0, ge=0, description="Seconds of host work a step.")
     host_sequence_s: float = Field(0.0, ge=0, description="Seconds of host work a step for each sequence in it.")
 

@@ -194,7 +194,7 @@ def test_the_longer_of_copy_and_computation_counts_in_every_step(
     first_s: float, growth_s: float, token_s: float, context: int
 ) -> None:
     class Growing(FixedCost):
-        def decode_stride(self, start_s: float, decoders: int, context_tokens: float, growing: Any = None) -> Any:
+        def decode_stride(self, start_s: float, decoders: int, context_tokens: float, *rest: Any) -> Any:
             stride = super().decode_stride(start_s, decoders, context_tokens)
             stride.first_s, stride.growth_s = first_s, growth_s
             return stride

@@ -1,0 +1,69 @@
+"""KV that several decoders have in common, read once where attention can do that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import whole_runs
+from hypothesis import given
+from hypothesis import strategies as st
+from profiles import examples
+
+from servsim.cost.roofline import RooflineCost
+from servsim.memory.shared_reads import SharedReads
+from servsim.scenario import load_scenario
+from servsim.setup import Setup
+from servsim.simulation import simulate
+
+
+def scenario(shared: bool, **memory: Any) -> dict[str, Any]:
+    return {
+        "model": "llama-2-7b",
+        "instance": {
+            "hardware": "h100-sxm",
+            "scheduler": {"max_num_seqs": 32, "max_num_batched_tokens": 4096},
+            "memory": {"allocator": "prefix_blocks", **memory},
+            "cost": {"shared_prefix_attention": shared},
+        },
+        "workload": {
+            "arrivals": {"process": "poisson", "rate_per_s": 40},
+            "lengths": {"prompt_tokens": 64, "output_tokens": {"distribution": "uniform", "min": 1, "max": 200}},
+            "prefixes": {"count": 2, "tokens": 1024},
+            "num_requests": 60,
+        },
+    }
+
+
+@given(st.lists(st.sets(st.integers(0, 6)), max_size=8), st.randoms())
+def test_the_count_is_that_of_all_blocks_less_that_of_distinct_ones(held: list[set[int]], random: Any) -> None:
+    reads = SharedReads(16)
+    for blocks in held:
+        reads.join(blocks)
+    random.shuffle(held)
+    for gone in range(len(held) + 1):
+        rest = held[gone:]
+        assert reads.tokens == 16 * (sum(map(len, rest)) - len(set().union(*rest)))
+        if rest:
+            reads.leave(rest[0])
+
+
+@examples(5)
+@given(seed=st.integers(0, 1000), blocks=st.sampled_from([250, 400, 4000]))
+def test_strides_are_exact_with_shared_reads(seed: int, blocks: int) -> None:
+    whole_runs.strided_equals_single(scenario(shared=True, num_blocks=blocks), f"seed={seed}")
+
+
+def test_attention_of_many_over_one_prefix_costs_less_and_never_less_than_its_computation() -> None:
+    plain, shared = (simulate(scenario(shared=shared)).summary["tpot_s"]["mean"] for shared in (False, True))
+    assert shared < 0.8 * plain
+
+
+def test_what_is_shared_is_computed_but_not_fetched() -> None:
+    """32 sequences of 1,000 tokens, 900 of them in common: 32 x 100 + 900 tokens are fetched."""
+    cost = Setup.of(load_scenario(scenario(shared=True))).cost_model()
+    assert isinstance(cost, RooflineCost)
+    shared = cost.decode_stride(0.0, 32, 32 * 1000, 32, 31 * 900).first_s
+    fetched = cost.decode_stride(0.0, 32, 32 * 100 + 900).first_s
+    assert shared == pytest.approx(fetched, rel=1e-9)  # bound by memory
+    assert cost.step_s([], 0, 32, 32 * 1000, 31 * 900) == pytest.approx(shared, rel=1e-12)
