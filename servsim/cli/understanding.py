@@ -180,7 +180,7 @@ def _workload(scenario: Scenario) -> list[Row]:
     rows: list[Row] = []
     if isinstance(workload, TraceWorkload):
         rows.append(("trace", str(workload.trace), f"read as {workload.format}"))
-    rows.append(("requests", count))
+    rows.append(("requests", count, "planned turns; arrivals are those of sessions" if stream.sessions else ""))
     rows.append(("arrivals", workload.arrivals.process if workload.arrivals is not None else "those of the trace"))
     rows.append(("rate", _rate(scenario)))
     if blocks and len(blocks[0]):

@@ -40,7 +40,7 @@ class Instance:
     """
 
     def __init__(
-        self, env: simpy.Environment, index: int, parts: Parts, on_end: Callable[[Request], None] | None = None
+        self, env: simpy.Environment, index: int, parts: Parts, on_end: Callable[[Request, bool], None] | None = None
     ) -> None:
         self.env = env
         self.index = index
@@ -133,15 +133,18 @@ class Instance:
                 plan = self._begin(plan)
                 if plan.instant:
                     continue  # preemptions alone take no time
+            stalled = plan.plain and self.memory.stalls
+            if stalled:
+                self._end_stride(0, self.running.decoders)
             stride = self._stride_of(plan)
-            if not plan.plain and (fetches := self.memory.exposed()):
+            if (stalled or not plan.plain) and (fetches := self.memory.exposed()):
                 stride = self._stride = yield from exposed_step(self.env, stride, fetches)
             steps = self._repeatable_steps(plan, stride)
             yield from self._pass_time(stride, steps)
             ended = self._commit(plan)
             if self._on_end is not None:
                 for request in ended:
-                    self._on_end(request)
+                    self._on_end(request, True)
                 # What ends here or elsewhere at this very instant may cause arrivals, and they go before the plan.
                 turn = simpy.Event(self.env)
                 schedule_at(self.env, turn, self.env.now, PLAN + self.index)
@@ -261,7 +264,8 @@ class Instance:
         decoders = running.decoders if plan.decode else 0
         context_tokens = self._decoders.read_tokens if plan.decode else 0
         busy = chunks or decoders
-        step_s = self.cost.step_s(chunks, emitting, decoders, context_tokens) if busy else 0.0
+        shared = (self.memory.shared_tokens,) if decoders and self.memory.shared_tokens else ()
+        step_s = self.cost.step_s(chunks, emitting, decoders, context_tokens, *shared) if busy else 0.0
         self._stride = Stride(self.env.now, step_s + plan.copy_s)
         self._steps_done = 0
         return self._stride

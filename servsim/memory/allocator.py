@@ -128,6 +128,11 @@ class Allocator(Protocol):
         """For how many of the next ``at_most`` steps all decoders can grow without a refusal."""
         ...
 
+    @property
+    def stalls(self) -> bool:
+        """Whether a step that only decodes, and begins now, has to wait first, as :meth:`exposed` says."""
+        ...
+
     def blocks_after(self, steps: int) -> int:
         """:attr:`used_blocks` when the decoders will have taken ``steps`` more steps."""
         ...
@@ -161,6 +166,11 @@ class StaysOnDevice:
         self.transfers = 0
         self.shared_tokens = 0
         self.changed: Callable[[], None] = lambda: None
+
+    @property
+    def stalls(self) -> bool:
+        """Never."""
+        return False
 
     def cached_tokens(self, sequence: Sequence) -> int:
         """Nothing is kept: 0."""

@@ -117,9 +117,8 @@ class PrefixBlocksAllocator(PagedAllocator):
             self._preempt(sequence)
         for sequence, (blocks, tokens) in draft.granted.items():
             self.stored_tokens += tokens
-            found = draft.found.get(sequence)
-            if found is not None:
-                self._admit(sequence, found, blocks, tokens)
+            if sequence in draft.found:
+                self._admit(sequence, draft.found[sequence], blocks, tokens)
                 continue
             self.pool.take(blocks)
             note = self.note(sequence)

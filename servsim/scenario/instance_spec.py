@@ -54,7 +54,8 @@ class MemorySpec(PlugInSpec):
         if self.tiers and not getattr(self.plug_in, "uses_tiers", False):
             able = [name for name in registry.names(self.kind) if _uses_tiers(name)]
             remedy = f"use the allocator {' or '.join(able)}, or leave tiers out"
-            raise refusal(f"the allocator {self.allocator} keeps nothing below the device", remedy=remedy, at=("tiers",))
+            message = f"the allocator {self.allocator} keeps nothing below the device"
+            raise refusal(message, remedy=remedy, at=("tiers",))
         return self
 
 
