@@ -145,7 +145,7 @@ class Setup:
             kv=self.kv_shape,
             tokens_per_hash=tokens_per_hash,
             tiers=self.tiers,
-            env=env,
+            env=env or simpy.Environment(),
             shared_reads=not isinstance(instance.cost, FixedCostSpec) and instance.cost.shared_prefix_attention,
             prefill_s=prefill_s,
         )

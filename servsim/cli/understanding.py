@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from servsim.errors import ServsimError
-from servsim.hardware import Device
+from servsim.hardware import Device, Tier
 from servsim.memory.paged import PagedAllocator
 from servsim.model import ModelShape
 from servsim.report.tables import format_figure
@@ -128,8 +128,18 @@ def _memory(setup: Setup) -> list[Row]:
     rows.append(("usable blocks", f"{usable_blocks:,}", why))
     rows.append(("KV capacity", f"{usable_blocks * budget.block_size:,} tokens"))
     longest = "max_model_len" if setup.scenario.instance.max_model_len else "max_model_len, the model's positions"
+    rows += [_tier(tier, setup) for tier in setup.tiers]
     rows.append(("longest request", f"{setup.max_model_len:,} tokens", longest))
     return rows
+
+
+def _tier(tier: Tier, setup: Setup) -> Row:
+    """A memory below the device: what it holds, and how fast it is reached."""
+    devices = setup.scenario.instance.tensor_parallel_size
+    tokens = tier.capacity_bytes // (setup.budget.kv_bytes_per_token * devices)
+    route = tier.route
+    speeds = f"{format_si(route.in_bytes_per_s, 'B/s')} in, {format_si(route.out_bytes_per_s, 'B/s')} out"
+    return (f"tier {tier.name}", f"{tokens:,} tokens", f"{format_bytes(tier.capacity_bytes)}, {speeds}")
 
 
 def _blocks(setup: Setup) -> str:

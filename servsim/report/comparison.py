@@ -46,7 +46,7 @@ METRICS = (
     Metric("goodput_per_s", "goodput", "requests/s"),
     Metric("slo.attainment", "SLO attainment", "%", 100.0),
     Metric("preemptions.total", "preemptions", ""),
-    Metric("prefix_cache.hit_ratio", "prefix cache hits", "%", 100.0),
+    Metric("prefix_cache.hit_ratio", "prefix hits", "%", 100.0),
     Metric("kv_memory.used_mean", "KV use, mean", "%", 100.0),
     Metric("kv_memory.used_max", "KV use, max", "%", 100.0),
     Metric("counts.rejected", "rejected", "requests"),
