@@ -151,7 +151,7 @@ class Setup:
         )
         try:
             memory: Allocator = spec.plug_in(surroundings)
-        except ScenarioError as error:
+        except (ScenarioError, CapacityError) as error:
             place = error.place or self.scenario.place(("instance", "memory"))
             raise type(error)(error.message, place=place, remedy=error.remedy) from None
         if not memory.fits(1):
