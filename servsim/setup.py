@@ -18,6 +18,7 @@ from servsim.memory.allocator import Allocator
 from servsim.memory.budget import MemoryBudget, kv_budget
 from servsim.memory.kept import KvBounds
 from servsim.memory.surroundings import KvShape, MemorySurroundings
+from servsim.memory.swap_space import SwapSpace
 from servsim.memory.tier import locate, resolve_tiers
 from servsim.model import ModelShape, load_model
 from servsim.model.operators import StepOperators, step_operators
@@ -154,6 +155,12 @@ class Setup:
         except (ScenarioError, CapacityError) as error:
             place = error.place or self.scenario.place(("instance", "memory"))
             raise type(error)(error.message, place=place, remedy=error.remedy) from None
+        if surroundings.shared_reads and not getattr(memory, "shares", False):
+            raise ScenarioError(
+                f"in the allocator {spec.allocator} no two sequences have KV in common",
+                place=self.scenario.place(("instance", "cost", "shared_prefix_attention")),
+                remedy="use the allocator prefix_blocks or radix",
+            )
         if not memory.fits(1):
             raise CapacityError(
                 f"the allocator {spec.allocator} cannot hold a single request in {self.budget.num_blocks} blocks of "
@@ -162,6 +169,28 @@ class Setup:
                 remedy="raise num_blocks or gpu_memory_utilization, or lower instance.max_model_len",
             )
         return memory
+
+    def swap_space(self, env: simpy.Environment) -> SwapSpace | None:
+        """The first tier as one instance's policy swaps to it; None without tiers, or if they are the allocator's.
+
+        Raises CapacityError if it does not hold a block.
+        """
+        instance = self.scenario.instance
+        if not self.tiers or getattr(instance.memory.plug_in, "uses_tiers", False):
+            return None
+        parameters = instance.scheduler.parameters
+        try:
+            return SwapSpace(
+                env,
+                self.tiers[0],
+                self.kv_shape,
+                instance.memory.block_size,
+                granularity=getattr(parameters, "copy_granularity", "blocks"),
+                asynchronous=getattr(parameters, "swap_copies", "blocking") == "async",
+            )
+        except CapacityError as error:
+            place = self.scenario.place(("instance", "memory", "tiers"))
+            raise CapacityError(error.message, place=place, remedy=error.remedy) from None
 
     @property
     def kv_shape(self) -> KvShape:

@@ -77,7 +77,7 @@ class Simulation:
         for instance in self.instances:
             for sequence, request in instance.unfinished():
                 self._facts.unfinished(sequence, request.output_tokens, instance.index)
-            for name, amount in instance.memory.report().items():
+            for name, amount in instance.report().items():
                 self.recorder.memory[name] = self.recorder.memory.get(name, 0) + amount
         notes = (*self.stream.notes, *self.setup.notes)
         return self.recorder.records(self.stream.tenants, self.stream.slo_classes, notes, bool(interrupts))
@@ -99,6 +99,7 @@ class Simulation:
             return cost.step_s([(tokens, 0)], 1, 0, 0)
 
         memory = self.setup.allocator(self.env, self.stream.tokens_per_hash, prefill_s)
+        swap_space = self.setup.swap_space(self.env)
         surroundings = Surroundings(
             running,
             memory,
@@ -111,11 +112,13 @@ class Simulation:
             decode_s=lambda decoders, context: cost.decode_stride(0.0, decoders, context).first_s,
             bounds=_bounds(self.scenario, self.stream),
             kv_bytes_per_token=self.setup.budget.kv_bytes_per_token * spec.tensor_parallel_size,
+            swap_space=swap_space,
         )
         policy: Policy = spec.scheduler.plug_in(surroundings)
         return Parts(
             policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
             spec.stepping == "single", self.setup.read_bounds(memory), spec.memory.compression.scanned,
+            swap_space,
         )  # fmt: skip
 
 

@@ -29,6 +29,6 @@ def exposed_step(env: simpy.Environment, stride: Stride, fetches: Many[Fetch]) -
         yield done
         after_copy_s = env.now - start_s + compute_s / fetch.layers
         duration_s = max(duration_s, after_copy_s, compute_s + fetch.idle_s / fetch.layers)
-    for fetch in fetches:
-        fetch.sequence.transfer_wait_s += duration_s - compute_s
+    for sequence in dict.fromkeys(fetch.sequence for fetch in fetches):
+        sequence.transfer_wait_s += duration_s - compute_s
     return Stride(start_s, duration_s)

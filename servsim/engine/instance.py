@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import NamedTuple
 
 import simpy
 
@@ -13,7 +12,10 @@ from servsim.cost.stride import Stride
 from servsim.engine.decoders import Decoders
 from servsim.engine.exposed import exposed_step
 from servsim.engine.intake import Intake
+from servsim.engine.observation import Observation
 from servsim.engine.parts import Parts
+from servsim.engine.pauses import Pauses
+from servsim.engine.swapping import Swapping
 from servsim.errors import SimulationError
 from servsim.request import Request, Sequence
 from servsim.scheduler.plan import Plan
@@ -21,15 +23,6 @@ from servsim.scheduler.plan import Plan
 __all__ = ["Instance", "Observation", "Parts"]
 
 Waiting = Generator[simpy.Event, None, None]
-
-
-class Observation(NamedTuple):
-    """What a router or a sampler may know of an instance at one time."""
-
-    waiting: int
-    running: int
-    kv_blocks_used: int
-    kv_blocks_total: int
 
 
 class Instance:
@@ -61,9 +54,12 @@ class Instance:
         self._loading_since: dict[Sequence, float] = {}  # admitted, but their KV is still on its way
         self._transferred = False  # a copy between memories has ended since the latest plan
         self.memory.changed = self._transfer_ended
+        self._swapping: Swapping | None = None
+        if parts.swap_space is not None:
+            self._swapping = Swapping(env, parts, parts.swap_space, self._transfer_ended)
         self._decoders = Decoders(parts)
-        self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
-        self._decoded_s = 0.0  # when the decoders emitted last
+        self._pauses = Pauses(parts.facts)
+        self._resuming = self._pauses.resuming
         self._admissions = 0
         self._idle: simpy.Event | None = None
         self._stride: Stride | None = None  # under way, with the steps that are committed and those to be
@@ -111,6 +107,10 @@ class Instance:
             self.memory.total_blocks,
         )
 
+    def report(self) -> dict[str, float]:
+        """What happened to KV, in numbers that can be added up over instances."""
+        return {**self.memory.report(), **({} if self._swapping is None else self._swapping.space.report())}
+
     def unfinished(self) -> list[tuple[Sequence, Request]]:
         """What has not ended, in the order in which it was queued."""
         return list(self._intake.requests.items())
@@ -121,7 +121,12 @@ class Instance:
                 self._show(self._step_began_s)
             if self._transferred:
                 self._take_loaded()
-            plan = self.policy.plan(self.env.now)
+            began_s = self.env.now
+            plan = self.policy.plan(began_s)
+            if plan.plain and self._swapping is not None and self._swapping.holds_up(plan):
+                self._end_stride(0, self.running.decoders)
+                yield from self._swapping.wait(plan)
+                continue
             if not plan.plain:
                 self._end_stride(0, self.running.decoders)
                 if plan.idle:
@@ -131,12 +136,16 @@ class Instance:
                         yield self._sleep()
                     continue
                 plan = self._begin(plan)
+                if self._swapping is not None:
+                    yield from self._swapping.wait(plan)
+                    if not self._swapping.space.asynchronous:
+                        self._take_loaded()
                 if plan.instant:
                     continue  # preemptions alone take no time
             stalled = plan.plain and self.memory.stalls
             if stalled:
                 self._end_stride(0, self.running.decoders)
-            stride = self._stride_of(plan)
+            stride = self._stride_of(plan, began_s)
             if (stalled or not plan.plain) and (fetches := self.memory.exposed()):
                 stride = self._stride = yield from exposed_step(self.env, stride, fetches)
             steps = self._repeatable_steps(plan, stride)
@@ -156,7 +165,7 @@ class Instance:
         if len(self._requests) > self._intake.predicting:
             timer_s = self.policy.timer_s()
             if not self.env.now < timer_s < float("inf"):
-                if self.memory.transfers:
+                if self.memory.transfers or (self._swapping is not None and self._swapping.copies()):
                     return idle  # the end of a copy wakes it
                 stuck = self.policy.head() or next(iter(self.running.sequences or self._requests))
                 raise SimulationError(
@@ -187,11 +196,15 @@ class Instance:
             self._cut()
 
     def _take_loaded(self) -> None:
-        """Sequences whose KV has arrived go on with their prefill."""
+        """Sequences whose KV has arrived go on."""
         self._transferred = False
         for sequence in self.memory.loaded():
             self.running.prefilling[sequence] = None
             sequence.transfer_wait_s += self.env.now - self._loading_since.pop(sequence)
+        for sequence in () if self._swapping is None else self._swapping.arrived():
+            sequence.transfer_wait_s += self.env.now - self._loading_since.pop(sequence)
+            self._end_stride(0, self.running.decoders)
+            self._go_on(sequence)
 
     def _begin(self, plan: Plan) -> Plan:
         """Carry out what a plan does at the start of its step; the plan without those that must wait for their KV."""
@@ -202,9 +215,12 @@ class Instance:
                 self._decoders.stop(sequence)
             sequence.preemptions += 1
             self.running.remove(sequence)
-            self._loading_since.pop(sequence, None)
-            self._pause(sequence)
+            if sequence in self._loading_since:
+                sequence.transfer_wait_s += now_s - self._loading_since.pop(sequence)
+            self._pauses.begin(sequence)
         self.memory.commit(plan.round)
+        if self._swapping is not None:
+            self._swapping.begin(plan)
         for sequence in plan.preempted:
             sequence.kv_tokens = 0
         for sequence in plan.swapped_out:
@@ -220,9 +236,11 @@ class Instance:
                 sequence.cached_tokens = sequence.kv_tokens
         if self.memory.loading:
             plan = self._without_loading(plan)
+        if self._swapping is not None and self._swapping.space.asynchronous and not self.running.decoders:
+            plan = plan._replace(decode=False)  # those whom the policy counted on are not there yet
         for sequence in () if plan.instant else plan.left_out:
             self._decoders.stop(sequence)
-            self._pause(sequence)
+            self._pauses.begin(sequence)
         return plan
 
     def _without_loading(self, plan: Plan) -> Plan:
@@ -235,21 +253,31 @@ class Instance:
         return plan._replace(prefills=[(one, tokens) for one, tokens in plan.prefills if one not in loading])
 
     def _swap_in(self, sequence: Sequence, copy_s: float) -> None:
-        """A swapped sequence goes on where it was: decoding, or in the middle of its prefill."""
+        """A swapped sequence runs again, and goes on where it was unless its KV is on its way."""
         self._number(sequence)
         self.running.admit(sequence)
-        sequence.transfer_wait_s += copy_s
-        if sequence.generated_tokens and sequence.kv_tokens == sequence.total_tokens - 1:
+        if self._swapping is not None and self._swapping.awaits(sequence):
             del self.running.prefilling[sequence]
+            self._loading_since[sequence] = self.env.now
+            return
+        sequence.transfer_wait_s += copy_s
+        self._go_on(sequence)
+
+    def _go_on(self, sequence: Sequence) -> None:
+        """Its KV is there: it decodes, or prefills what is lacking."""
+        if sequence.generated_tokens and sequence.kv_tokens == sequence.total_tokens - 1:
+            self.running.prefilling.pop(sequence, None)
             self._start_decoding(sequence)
             self._resuming.append(sequence)
+        else:
+            self.running.prefilling[sequence] = None
 
     def _number(self, sequence: Sequence) -> None:
         sequence.admission = self._admissions
         self._admissions += 1
 
-    def _stride_of(self, plan: Plan) -> Stride:
-        """The stride that this plan goes on with, or a new one anchored now."""
+    def _stride_of(self, plan: Plan, began_s: float) -> Stride:
+        """The stride that this plan goes on with, or a new one: anchored now, or for a step when its copies began."""
         running = self.running
         if plan.plain:
             if self._stride is None:
@@ -266,7 +294,7 @@ class Instance:
         busy = chunks or decoders
         shared = (self.memory.shared_tokens,) if decoders and self.memory.shared_tokens else ()
         step_s = self.cost.step_s(chunks, emitting, decoders, context_tokens, *shared) if busy else 0.0
-        self._stride = Stride(self.env.now, step_s + plan.copy_s)
+        self._stride = Stride(began_s, (self.env.now - began_s) + step_s + plan.copy_s)
         self._steps_done = 0
         return self._stride
 
@@ -279,6 +307,8 @@ class Instance:
             steps = min(self.memory.steps_until_full(steps), self.policy.stable_steps())
         if steps > 1 and (timer_s := self.policy.timer_s()) < stride.end_s(self._steps_done + steps):
             steps = stride.first_end_at_or_after(timer_s) - self._steps_done
+        if steps > 1 and self._swapping is not None and self._swapping.gated(steps):
+            return 1
         return max(1, steps)
 
     def _pass_time(self, stride: Stride, steps: int) -> Waiting:
@@ -315,10 +345,8 @@ class Instance:
         decoders = 0
         if plan.decode:
             decoders = running.decoders
-            self._decoded_s = now_s
             self._decoders.advance(steps)
-            if self._resuming:
-                self._end_pauses(now_s)
+            self._pauses.decoded(now_s)
         for sequence in plan.left_out:
             self._start_decoding(sequence)
             self._resuming.append(sequence)
@@ -348,19 +376,6 @@ class Instance:
 
     def _start_decoding(self, sequence: Sequence) -> None:
         self._decoders.start(sequence, self._requests[sequence].output_tokens)
-
-    def _pause(self, sequence: Sequence) -> None:
-        """It emits none in the step that begins; its latest token came with a decode step or its own prefill."""
-        if sequence in self._resuming:
-            self._resuming.remove(sequence)
-        elif sequence.first_token_s == sequence.first_token_s and sequence.paused_s != sequence.paused_s:
-            sequence.paused_s = max(self._decoded_s, sequence.token_s)
-
-    def _end_pauses(self, now_s: float) -> None:
-        """Those that had been left out of a step have emitted again."""
-        for sequence in self._resuming:
-            self._facts.paused(sequence, now_s)
-        self._resuming.clear()
 
     def _finish(self, sequence: Sequence, now_s: float) -> Request:
         request = self._requests.pop(sequence)

@@ -8,6 +8,7 @@ from servsim.cost.cost_model import CostModel
 from servsim.engine.facts import Facts
 from servsim.memory.allocator import Allocator
 from servsim.memory.kept import KvBounds
+from servsim.memory.swap_space import SwapSpace
 from servsim.scheduler.policy import Policy
 from servsim.scheduler.predictors import Predictor
 from servsim.scheduler.running import Running
@@ -29,3 +30,4 @@ class Parts:
     single_stepping: bool
     read_bounds: tuple[KvBounds, ...] = ()  # decode attention reads the least that one of them lets it
     scan_share: float = 0.0  # and of every token in the context such a part of what it reads of a token
+    swap_space: SwapSpace | None = None  # where the policy swaps to, if that is a tier of the scenario

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import simpy
 
@@ -24,28 +24,58 @@ class Swapping:
     change nothing: between two ends of copies the decoders only take more memory.
     """
 
-    def __init__(self, env: simpy.Environment, parts: Parts, space: SwapSpace) -> None:
+    def __init__(
+        self, env: simpy.Environment, parts: Parts, space: SwapSpace, transfer_ended: Callable[[], None]
+    ) -> None:
         self._env = env
         self._memory = parts.memory
-        self._running = parts.running
         self.space = space
+        self._transfer_ended = transfer_ended
         self._waiter: simpy.Event | None = None
+        space.changed = self._ended
 
     def begin(self, plan: Plan) -> None:
         """A plan is carried out: who goes out stops to be on the device, who comes back is asked for."""
         space, size = self.space, self._memory.block_size
+        for sequence in (*plan.preempted, *plan.swapped_out):
+            self._memory.loading.pop(sequence, None)
         for sequence in plan.copied_out:
             space.send_out(sequence, -(-sequence.kv_tokens // size))
         for sequence in plan.copied_in:
             space.call_back(sequence)
 
-    def wait(self, decode: bool) -> Generator[simpy.Event, None, None]:
-        """Until the step that is to begin may; copies in that may begin do."""
+    def awaits(self, sequence: Sequence) -> bool:
+        """Whether the KV of a sequence that begins to run again is on its way; it is then among those that load."""
+        if not self.space.coming(sequence):
+            return False
+        self._memory.loading[sequence] = None
+        return True
+
+    def arrived(self) -> list[Sequence]:
+        """Who can go on: those among the running whose KV has arrived since this was last asked."""
+        loading = self._memory.loading
+        arrived = [sequence for sequence in self.space.arrived() if sequence in loading]
+        for sequence in arrived:
+            del loading[sequence]
+        return arrived
+
+    def copies(self) -> bool:
+        """Whether copies are under way, after those that can have begun."""
+        self._start_held(decode=False)
+        return self.space.transfers > 0
+
+    def holds_up(self, plan: Plan) -> bool:
+        """Whether a step takes memory that is still leaving, once the copies in have begun that can."""
+        self._start_held(plan.decode)
+        return self._over(plan.decode) > 0
+
+    def wait(self, plan: Plan) -> Generator[simpy.Event, None, None]:
+        """Until the step of a plan may begin; copies in that may begin do. A plan without a step waits for none."""
         space = self.space
         if space.asynchronous:
-            while self._lacking(decode):
+            while not plan.instant and self._over(plan.decode) > 0:
                 yield self._next_end()
-            self.start_held(decode)
+            self._start_held(plan.decode)
             return
         while space.leaving():
             yield self._next_end()
@@ -55,12 +85,11 @@ class Swapping:
 
     def gated(self, steps: int) -> bool:
         """Whether decoders would take memory that is still leaving within so many steps."""
-        return self.space.leaving_blocks > 0 and self._lacking(True, steps)
+        return self._over(True, steps) > 0
 
-    def start_held(self, decode: bool) -> None:
+    def _start_held(self, decode: bool) -> None:
         """Begin the copies in whose blocks are free besides what the next step takes."""
-        space = self.space
-        if space.held_blocks or space.coming():
+        if self.space.holds:
             room = -self._over(decode)
 
             def fits(blocks: int) -> bool:
@@ -68,23 +97,23 @@ class Swapping:
                 room -= blocks
                 return room >= 0
 
-            space.start_held(fits)
-
-    def ended(self) -> None:
-        """A copy has ended: whoever waits looks again."""
-        if self._waiter is not None:
-            schedule_at(self._env, self._waiter, self._env.now, TRANSFER)
-            self._waiter = None
-
-    def _lacking(self, decode: bool, steps: int = 1) -> bool:
-        return self.space.leaving_blocks > 0 and self._over(decode, steps) > 0
+            self.space.start_held(fits)
 
     def _over(self, decode: bool, steps: int = 1) -> int:
         """By how many blocks what is in use after so many steps and what is leaving exceed the memory."""
         space, memory = self.space, self._memory
+        if not space.leaving_blocks:
+            return -space.held_blocks  # all that was granted is there
         used = memory.blocks_after(steps) if decode else memory.used_blocks
         return used - space.held_blocks + space.leaving_blocks - memory.total_blocks
 
     def _next_end(self) -> simpy.Event:
         self._waiter = waiter = simpy.Event(self._env)
         return waiter
+
+    def _ended(self) -> None:
+        """A copy has ended: whoever waits looks again."""
+        if self._waiter is not None:
+            schedule_at(self._env, self._waiter, self._env.now, TRANSFER)
+            self._waiter = None
+        self._transfer_ended()

@@ -58,6 +58,7 @@ class PrefixBlocksAllocator(PagedAllocator):
     """
 
     uses_tiers = True
+    shares = True
 
     class Parameters(PagedAllocator.Parameters):
         """What a scenario may say under ``memory`` besides the common keys."""

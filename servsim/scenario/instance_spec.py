@@ -49,22 +49,6 @@ class MemorySpec(PlugInSpec):
         default_factory=CompressionSpec, description="How much smaller KV is stored and read, and at what cost."
     )
 
-    @model_validator(mode="after")
-    def _check_tiers(self) -> MemorySpec:
-        if self.tiers and not getattr(self.plug_in, "uses_tiers", False):
-            able = [name for name in registry.names(self.kind) if _uses_tiers(name)]
-            remedy = f"use the allocator {' or '.join(able)}, or leave tiers out"
-            message = f"the allocator {self.allocator} keeps nothing below the device"
-            raise refusal(message, remedy=remedy, at=("tiers",))
-        return self
-
-
-def _uses_tiers(allocator: str) -> bool:
-    try:
-        return bool(getattr(registry.resolve("allocators", allocator), "uses_tiers", False))
-    except (ImportError, AttributeError):  # a broken plug-in that nobody asked for
-        return False
-
 
 class RooflineCost(Spec):
     """Step times from operators on the device's roofline."""
@@ -119,3 +103,53 @@ class InstanceSpec(Spec):
     @classmethod
     def _refuse_presets(cls, data: Any) -> Any:
         return _refuse_not_yet(data, "engine")
+
+    @model_validator(mode="after")
+    def _check_tiers(self) -> InstanceSpec:
+        """Tiers are for an allocator that keeps KV in them, or else for a policy that swaps to the first one."""
+        memory, scheduler = self.memory, self.scheduler
+        tiers = ("memory", "tiers")
+        parameters = scheduler.parameters
+        taken = getattr(memory.plug_in, "uses_tiers", False)
+        if taken or not memory.tiers:
+            if getattr(parameters, "swap_copies", None) == "async":
+                why = (
+                    f"the tiers are those of the allocator {memory.allocator}"
+                    if taken
+                    else "there is no tier to swap to"
+                )
+                remedy = "add memory.tiers to the allocator paged, or leave swap_copies out"
+                raise refusal(why, remedy=remedy, at=("scheduler", "swap_copies"))
+            return self
+        if not getattr(scheduler.plug_in, "swaps", False):
+            able, swapping = _with(memory.kind, "uses_tiers"), _with(scheduler.kind, "swaps")
+            raise refusal(
+                f"the allocator {memory.allocator} keeps nothing below the device, "
+                f"and the policy {scheduler.policy} swaps nothing",
+                remedy=f"use the allocator {able} or the policy {swapping}, or leave tiers out",
+                at=tiers,
+            )
+        if not getattr(parameters, "swapping", True):
+            message = f"the policy {scheduler.policy} swaps nothing as it is set to recompute"
+            raise refusal(message, remedy="set it to swap or auto, or leave tiers out", at=tiers)
+        if len(memory.tiers) > 1:
+            remedy = f"keep one, or use the allocator {_with(memory.kind, 'uses_tiers')}"
+            raise refusal(f"{len(memory.tiers)} tiers, but a policy swaps to one", remedy=remedy, at=tiers)
+        fields = {} if parameters is None else type(parameters).model_fields
+        for name in getattr(parameters, "told_by_tier", ()):
+            if getattr(parameters, name) != fields[name].default:
+                remedy = f"leave {name} out: capacity and link of memory.tiers and the model tell it"
+                raise refusal("there is a tier to swap to", remedy=remedy, at=("scheduler", name))
+        return self
+
+
+def _with(kind: str, attribute: str) -> str:
+    """The plug-ins of a kind with such an attribute, in words."""
+    return " or ".join(name for name in registry.names(kind) if _has(kind, name, attribute))
+
+
+def _has(kind: str, name: str, attribute: str) -> bool:
+    try:
+        return bool(getattr(registry.resolve(kind, name), attribute, False))
+    except (ImportError, AttributeError):  # a broken plug-in that nobody asked for
+        return False

@@ -139,12 +139,14 @@ class VllmV1Batching(LinePolicy):
         place = 0
         while place < len(todo) and budget > 0:
             sequence = todo[place]
+            if sequence in self.memory.loading:
+                place += 1
+                continue
             tokens = min(self._lacking(sequence), budget)
             while not self._grant(round_, sequence, tokens):
                 victim = self._victim(todo)
-                if victim in scheduled:
-                    budget += scheduled.pop(victim)
-                    place -= 1
+                budget += scheduled.pop(victim, 0)
+                place -= todo.index(victim) < place
                 todo.remove(victim)
                 round_.release(victim, self.running.kv_tokens(victim))
                 preempted.append(victim)

@@ -140,7 +140,7 @@ class S3(VllmV1Batching):
         budget = self.max_num_batched_tokens
         prefills: list[tuple[Sequence, int]] = []
         for sequence in self.running.sequences:
-            if sequence in evicted:
+            if sequence in evicted or sequence in self.memory.loading:
                 continue
             tokens = min(self._lacking(sequence), budget)
             if not self._grant(round_, sequence, tokens):

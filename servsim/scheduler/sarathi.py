@@ -149,7 +149,8 @@ class Sarathi(LinePolicy):
     def _pledged(self) -> int:
         """Blocks that prefills under way have taken and not filled."""
         blocks = self._rule.blocks
-        return sum(blocks(one.total_tokens) - blocks(one.kv_tokens) for one in self.running.prefilling)
+        unfilled = (*self.running.prefilling, *self.memory.loading)
+        return sum(blocks(one.total_tokens) - blocks(one.kv_tokens) for one in unfilled)
 
     def _held_blocks(self, sequence: Sequence) -> int:
         """Blocks that a running sequence has taken."""

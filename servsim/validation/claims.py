@@ -9,7 +9,10 @@ from servsim.validation.claim import Claim
 from servsim.validation.clairvoyant import CLAIRVOYANT_BURST, CLAIRVOYANT_POISSON
 from servsim.validation.fastserve import FASTSERVE
 from servsim.validation.fastswitch import FASTSWITCH
+from servsim.validation.headinfer import HEADINFER
+from servsim.validation.long_context import LONG_CONTEXT
 from servsim.validation.past_future import PAST_FUTURE
+from servsim.validation.pensieve import PENSIEVE
 from servsim.validation.s3 import S3_THROUGHPUT
 from servsim.validation.sarathi import SARATHI
 from servsim.validation.vtc import VTC
@@ -27,6 +30,9 @@ CLAIMS: dict[str, Claim] = {
         VTC,
         SARATHI,
         FASTSWITCH,
+        HEADINFER,
+        LONG_CONTEXT,
+        PENSIEVE,
     )
 }
 """Every claim by its name, which is that of its scenario in ``scenarios/papers/``."""

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from profiles import examples
 
 from servsim.cost.roofline import RooflineCost
+from servsim.errors import ScenarioError
 from servsim.memory.shared_reads import SharedReads
 from servsim.scenario import load_scenario
 from servsim.setup import Setup
 from servsim.simulation import simulate
+
+
+ALLOCATORS = ["prefix_blocks", "radix"]
 
 
 def scenario(shared: bool, **memory: Any) -> dict[str, Any]:
@@ -48,14 +52,17 @@ def test_the_count_is_that_of_all_blocks_less_that_of_distinct_ones(held: list[s
             reads.leave(rest[0])
 
 
+@pytest.mark.parametrize("allocator", ALLOCATORS)
 @examples(5)
 @given(seed=st.integers(0, 1000), blocks=st.sampled_from([250, 400, 4000]))
-def test_strides_are_exact_with_shared_reads(seed: int, blocks: int) -> None:
-    whole_runs.strided_equals_single(scenario(shared=True, num_blocks=blocks), f"seed={seed}")
+def test_strides_are_exact_with_shared_reads(allocator: str, seed: int, blocks: int) -> None:
+    whole_runs.strided_equals_single(scenario(shared=True, num_blocks=blocks, allocator=allocator), f"seed={seed}")
 
 
-def test_attention_of_many_over_one_prefix_costs_less_and_never_less_than_its_computation() -> None:
-    plain, shared = (simulate(scenario(shared=shared)).summary["tpot_s"]["mean"] for shared in (False, True))
+@pytest.mark.parametrize("allocator", ALLOCATORS)
+def test_decoders_that_share_most_of_their_kv_take_shorter_steps(allocator: str) -> None:
+    runs = (simulate(scenario(shared, allocator=allocator)) for shared in (False, True))
+    plain, shared = (run.summary["tpot_s"]["mean"] for run in runs)
     assert shared < 0.8 * plain
 
 
@@ -67,3 +74,9 @@ def test_what_is_shared_is_computed_but_not_fetched() -> None:
     fetched = cost.decode_stride(0.0, 32, 32 * 100 + 900).first_s
     assert shared == pytest.approx(fetched, rel=1e-9)  # bound by memory
     assert cost.step_s([], 0, 32, 32 * 1000, 31 * 900) == pytest.approx(shared, rel=1e-12)
+
+
+def test_what_shares_nothing_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="no two sequences have KV in common") as caught:
+        Setup.of(load_scenario(scenario(shared=True, allocator="paged"))).allocator()
+    assert "shared_prefix_attention" in str(caught.value)

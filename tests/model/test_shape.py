@@ -24,6 +24,8 @@ COUNTED = {
     "qwen3-30b-a3b": 30_532_122_624,
     "mistral-nemo": 12_247_782_400,
     "yi-34b": 34_388_917_248,
+    "yi-34b-200k": 34_388_917_248,
+    "llama-3-8b-4194k": 8_030_261_248,
     "mixtral-8x7b": 46_702_792_704,
 }
 # Rounded totals: DeepSeek-V3 without its multi-token prediction layer (arXiv 2412.19437), OPT 66B by its
