@@ -19,7 +19,9 @@ def sequence(index: int = 0, kv_tokens: int = 0, prompt: int = 1) -> Sequence:
 
 
 def allocator(usable_blocks: int, block_size: int = 4, **parameters: Any) -> PagedAllocator:
-    return PagedAllocator(MemorySurroundings(usable_blocks + 1, block_size, 1 << 20, PagedAllocator.Parameters(**parameters)))
+    return PagedAllocator(
+        MemorySurroundings(usable_blocks + 1, block_size, 1 << 20, PagedAllocator.Parameters(**parameters))
+    )
 
 
 def decode(memory: PagedAllocator, index: int, kv_tokens: int) -> Sequence:

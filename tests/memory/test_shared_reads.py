@@ -17,7 +17,6 @@ from servsim.scenario import load_scenario
 from servsim.setup import Setup
 from servsim.simulation import simulate
 
-
 ALLOCATORS = ["prefix_blocks", "radix"]
 
 
