@@ -95,7 +95,7 @@ class HostCopies:
     @property
     def free_blocks(self) -> int:
         """Blocks that hold nothing."""
-        return self.total_blocks - self.used_blocks
+        return self._total_blocks - self._used_blocks if self._space is None else self._space.free_blocks
 
     def takes_blocks(self, sequence: Sequence, blocks: int) -> int:
         """How many more blocks it would take to swap a sequence of so many out: none if it is still on its way in."""

@@ -296,9 +296,11 @@ class PriorityTrace:
 
     def _is_swapped(self, sequence: Sequence, blocks: int, room: int) -> bool:
         """Whether the KV of who makes room is kept, where so many blocks are free for the ``blocks`` that it takes."""
+        if blocks > room:
+            return False
         if self.settings.preemption == "auto":
             return self.swap.is_cheaper(sequence, self.running.kv_tokens(sequence), room)
-        return self.settings.preemption == "swap" and blocks <= room
+        return self.settings.preemption == "swap"
 
     def _blocks(self, sequence: Sequence) -> int:
         return -(-self.running.kv_tokens(sequence) // self.memory.block_size)

@@ -53,7 +53,7 @@ def test_a_device_says_whether_it_is_calibrated(path: Path) -> None:
 
 
 def test_the_devices_that_nobody_measured_fall_back_to_the_defaults() -> None:
-    for name in ("mi300x", "l4", "xeon-platinum-8480plus"):
+    for name in ("mi300x", "a10", "l4", "xeon-platinum-8480plus"):
         assert not shipped(name).calibrated
         assert shipped(name).efficiency("gemm").memory == 0.83
 

@@ -82,6 +82,17 @@ def test_the_throughput_of_conversations_is_the_highest_rate_up_to_which_all_kee
     assert math.isnan(found({"pensieve": 0.95}))
 
 
+def test_copies_in_groups_and_beside_the_steps_make_waits_shorter():
+    """The more a switch of priorities costs, the longer the tails."""
+    cut_short = ("workload.num_requests=800",)
+    found = [
+        measured("fastswitch", f"{copies}, random, 1/s", *cut_short) for copies in ("FastSwitch", "groups", "vLLM")
+    ]
+    assert found[0]["ttft"] < found[1]["ttft"] < found[2]["ttft"]
+    assert max(found[0]["gap"], found[1]["gap"]) < found[2]["gap"]
+    assert found[0]["throughput"] > found[2]["throughput"]
+
+
 def test_a_claim_that_cannot_be_set_up_says_so_before_anything_runs():
     with pytest.raises(ScenarioError, match="positions"):
         reproduce([CLAIMS["headinfer"]], 1, 1, None, ["model=llama-3.1-8b", "instance.max_model_len=1000000"])
