@@ -23,7 +23,7 @@ class Request(NamedTuple):
     tenant: int = 0  # index into the workload's tenants
     slo_class: int = 0  # index into the workload's SLO classes
     priority: int = 0  # lower is more urgent, as in vLLM
-    hash_ids: tuple[int, ...] = ()  # content of the tokens, in units: equal ids = equal content; maybe of the output too
+    hash_ids: tuple[int, ...] = ()  # content in units of tokens, maybe of the output too; equal ids are equal content
     session: int = -1  # the conversation that it belongs to; -1: none
 
 
