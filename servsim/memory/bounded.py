@@ -28,7 +28,7 @@ class BoundedParameters(PagedAllocator.Parameters):
         None, ge=1, description="tokens of the prompt that are kept when its prefill has ended (SnapKV's budget)"
     )
     keep_tokens: int | None = Field(
-        None, ge=1, description="tokens kept of a sequence at any time (H2O's budget); 2048 where nothing else bounds it"
+        None, ge=1, description="tokens kept of a sequence at any time (H2O's budget); 2048 without another bound"
     )
     sliding_window: bool = Field(
         False, description="keep the model's sliding window; the blocks of a prompt are reused modulo it as well"
