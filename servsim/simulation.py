@@ -18,7 +18,7 @@ from servsim.cluster.routers import Router
 from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance
 from servsim.engine.parts import Parts
-from servsim.errors import ScenarioError, SimulationError, suggestion
+from servsim.errors import CapacityError, ScenarioError, SimulationError, suggestion
 from servsim.metrics import derive, summarise
 from servsim.records import Recorder, Records
 from servsim.report.folder import check_free, pause_columns, write_run
@@ -114,12 +114,21 @@ class Simulation:
             kv_bytes_per_token=self.setup.budget.kv_bytes_per_token * spec.tensor_parallel_size,
             swap_space=swap_space,
         )
-        policy: Policy = spec.scheduler.plug_in(surroundings)
+        policy = self._policy(surroundings)
         return Parts(
             policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
             spec.stepping == "single", self.setup.read_bounds(memory), spec.memory.compression.scanned,
             swap_space,
         )  # fmt: skip
+
+    def _policy(self, surroundings: Surroundings) -> Policy:
+        """One instance's policy; raises what is wrong with it in these surroundings with its place in the scenario."""
+        try:
+            policy: Policy = self.scenario.instance.scheduler.plug_in(surroundings)
+        except (ScenarioError, CapacityError) as error:
+            place = error.place or self.scenario.place(("instance", "scheduler"))
+            raise type(error)(error.message, place=place, remedy=error.remedy) from None
+        return policy
 
 
 class Result:

@@ -16,6 +16,7 @@ from servsim.scenario import Scenario, SloBounds
 from servsim.scenario.instance_spec import FixedCost
 from servsim.scenario.workload_spec import TraceWorkload
 from servsim.setup import Setup
+from servsim.simulation import Simulation
 from servsim.streams import Streams
 from servsim.sweep import load_knob
 from servsim.units import format_bytes, format_si
@@ -37,6 +38,7 @@ class Section:
 def sections(scenario: Scenario) -> list[Section]:
     """Everything; raises ServsimError where the scenario makes no sense or a trace's row is wrong."""
     setup = Setup.of(scenario)
+    Simulation(scenario, setup)  # the policy, too, may find that it cannot work so
     return [
         Section(f"scenario {scenario.name}", _scenario(scenario)),
         Section(f"model {setup.shape.name}", _model(setup.shape, scenario)),
@@ -123,10 +125,16 @@ def _memory(setup: Setup) -> list[Row]:
         ("blocks", f"{budget.num_blocks:,}", _blocks(setup)),
     ]
     memory = setup.allocator()
-    usable_blocks = memory.total_blocks
-    why = "one block is vLLM's null block, and holds nothing" if isinstance(memory, PagedAllocator) else ""
-    rows.append(("usable blocks", f"{usable_blocks:,}", why))
-    rows.append(("KV capacity", f"{usable_blocks * budget.block_size:,} tokens"))
+    if memory.block_size != budget.block_size:
+        rows.append((
+            "blocks of its own", f"{memory.total_blocks:,}",
+            f"{memory.block_size:,} tokens each: the allocator {setup.scenario.instance.memory.allocator} cuts its own",
+        ))  # fmt: skip
+    else:
+        null_block = isinstance(memory, PagedAllocator) and memory.total_blocks == budget.num_blocks - 1
+        why = "one block is vLLM's null block, and holds nothing" if null_block else ""
+        rows.append(("usable blocks", f"{memory.total_blocks:,}", why))
+    rows.append(("KV capacity", f"{memory.total_blocks * memory.block_size:,} tokens"))
     longest = "max_model_len" if setup.scenario.instance.max_model_len else "max_model_len, the model's positions"
     rows += [_tier(tier, setup) for tier in setup.tiers]
     rows.append(("longest request", f"{setup.max_model_len:,} tokens", longest))

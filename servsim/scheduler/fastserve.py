@@ -46,7 +46,6 @@ class _Draft:
     swapped: list[Job] = field(default_factory=list)
     dropped: list[Job] = field(default_factory=list)
     fetched: list[Job] = field(default_factory=list)
-    copied_out: list[Job] = field(default_factory=list)
     copied_in: list[Job] = field(default_factory=list)
     copy_s: float = 0.0
     out_blocks: int = 0  # that are taken in the swap space
@@ -318,14 +317,13 @@ class FastServe:
     def _evict(self, draft: _Draft, job: Job) -> None:
         """Its KV leaves the device: to the swap space, or for good."""
         draft.round.release(job.sequence, self.running.kv_tokens(job.sequence))
-        if self._has_room(draft, job):
-            blocks = self._blocks(job)
-            draft.swapped.append(job)
-            draft.copied_out.append(job)
-            draft.copy_s += self.swap.copy_s(blocks)
-            draft.out_blocks += self.swap.takes_blocks(job.sequence, blocks)
-        else:
+        if not self._has_room(draft, job):
             draft.dropped.append(job)
+            return
+        blocks = self._blocks(job)
+        draft.swapped.append(job)
+        draft.copy_s += self.swap.copy_s(blocks)
+        draft.out_blocks += self.swap.takes_blocks(job.sequence, blocks)
 
     def _keep_spare(self, draft: _Draft, rest: list[Entry], gone: set[Job]) -> None:
         """Swap out from the end of the line while too little is free, else swap in from its front."""
@@ -373,7 +371,7 @@ class FastServe:
             return DECODE if self.running.decoders else IDLE
         out = [job.sequence for job in (*draft.parked, *draft.swapped) if job.place is Place.RUNNING]
         dropped = [job.sequence for job in draft.dropped if job.place is Place.RUNNING]
-        copied_out = [job.sequence for job in draft.copied_out]
+        copied_out = [job.sequence for job in draft.swapped]
         copied_in = [job.sequence for job in draft.copied_in]
         moves = (dropped, out, back, copied_out, copied_in, draft.copy_s)
         return Plan(new, len(new), not draft.stalls, (), *moves, draft.round)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from servsim.errors import ScenarioError, suggestion
 from servsim.validation.claim import Claim
+from servsim.validation.chunk_attention import CHUNK_ATTENTION
 from servsim.validation.clairvoyant import CLAIRVOYANT_BURST, CLAIRVOYANT_POISSON
 from servsim.validation.fastserve import FASTSERVE
 from servsim.validation.fastswitch import FASTSWITCH
 from servsim.validation.headinfer import HEADINFER
 from servsim.validation.long_context import LONG_CONTEXT
+from servsim.validation.paged_attention import PAGED_ATTENTION
 from servsim.validation.past_future import PAST_FUTURE
 from servsim.validation.pensieve import PENSIEVE
 from servsim.validation.s3 import S3_THROUGHPUT
@@ -33,6 +35,8 @@ CLAIMS: dict[str, Claim] = {
         HEADINFER,
         LONG_CONTEXT,
         PENSIEVE,
+        PAGED_ATTENTION,
+        CHUNK_ATTENTION,
     )
 }
 """Every claim by its name, which is that of its scenario in ``scenarios/papers/``."""

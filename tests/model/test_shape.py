@@ -13,6 +13,7 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 # Totals of the safetensors files on Hugging Face.
 COUNTED = {
     "llama-2-7b": 6_738_415_616,
+    "llama-2-7b-32k": 6_738_415_616,
     "llama-2-13b": 13_015_864_320,
     "llama-2-70b": 68_976_648_192,
     "llama-3.1-8b": 8_030_261_248,

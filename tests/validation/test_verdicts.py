@@ -17,9 +17,9 @@ OUT, PART, NOT = Verdict.COMES_OUT, Verdict.IN_PART, Verdict.DOES_NOT
 
 @pytest.mark.parametrize(
     ("ours", "verdict"),
-    [(0.5, NOT), (1.0, NOT), (1.1, PART), (1.4, PART), (1.5, OUT), (3, OUT), (4.5, OUT), (5, PART), (math.inf, PART)],
+    [(0.5, NOT), (1.0, NOT), (1.1, PART), (1.7, PART), (1.8, OUT), (3, OUT), (4.5, OUT), (5, PART), (math.inf, PART)],
 )
-def test_a_factor_comes_out_from_a_quarter_below_to_a_half_above(ours, verdict):
+def test_a_factor_comes_out_from_a_tenth_below_to_a_half_above(ours, verdict):
     assert factor("speed", "2-3 x", ours, 2, 3).verdict == verdict
 
 

@@ -37,23 +37,27 @@ def draw_metric(curves: Sequence[MetricCurve], x_path: str, metric_path: str) ->
 
     What is varied and what is drawn are worded, with their units, where servsim knows words for the paths; shares are
     drawn in percent. The axis is logarithmic, and has a tick at each point, where its ends are a factor of 20 or more
-    apart; the figure starts at 0 upwards.
+    apart; so is the figure's own axis, which else starts at 0.
     """
     metric = _KNOWN.get(metric_path, Metric(metric_path, metric_path, ""))
     with styled():
         figure = new_figure(_WIDTH_IN, _HEIGHT_IN)
         axes = figure.subplots()
-        top = 0.0
+        top, bottom = 0.0, np.inf
         for place, curve in enumerate(curves):
             x, y = np.array(curve.x), metric.factor * np.array(curve.y)
             width = metric.factor * np.array([half or 0.0 for half in curve.half_width])
             if width.any():
                 axes.fill_between(x, y - width, y + width, color=line_style(place)["color"], alpha=0.15, linewidth=0)
             axes.plot(x, y, label=curve.label, **line_style(place, markers=True))
-            top = max(top, float((y + width).max()))
+            top, bottom = max(top, float((y + width).max())), min(bottom, float((y - width).min()))
         _log_axis(axes, sorted({value for curve in curves for value in curve.x}))
-        percent = metric.unit == "%" and top <= 100
-        axes.set_ylim(0, 104 if percent else 1.08 * top or 1.0)
+        if metric.unit == "%" and top <= 100:
+            axes.set_ylim(0, 104)
+        elif 0 < _DECADES * bottom <= top:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0, 1.08 * top or 1.0)
         axes.set_xlabel(_AXES.get(x_path, x_path))
         axes.set_ylabel(f"{metric.label} ({metric.unit})" if metric.unit else metric.label)
         if len(curves) > 1:
