@@ -15,6 +15,7 @@ from servsim.validation.long_context import LONG_CONTEXT
 from servsim.validation.paged_attention import PAGED_ATTENTION
 from servsim.validation.past_future import PAST_FUTURE
 from servsim.validation.pensieve import PENSIEVE
+from servsim.validation.relay_attention import RELAY_ATTENTION
 from servsim.validation.s3 import S3_THROUGHPUT
 from servsim.validation.sarathi import SARATHI
 from servsim.validation.vtc import VTC
@@ -37,6 +38,7 @@ CLAIMS: dict[str, Claim] = {
         PENSIEVE,
         PAGED_ATTENTION,
         CHUNK_ATTENTION,
+        RELAY_ATTENTION,
     )
 }
 """Every claim by its name, which is that of its scenario in ``scenarios/papers/``."""
