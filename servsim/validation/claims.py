@@ -18,6 +18,7 @@ from servsim.validation.pensieve import PENSIEVE
 from servsim.validation.relay_attention import RELAY_ATTENTION
 from servsim.validation.s3 import S3_THROUGHPUT
 from servsim.validation.sarathi import SARATHI
+from servsim.validation.shadowkv import SHADOWKV
 from servsim.validation.vtc import VTC
 
 __all__ = ["CLAIMS", "find_claims"]
@@ -39,6 +40,7 @@ CLAIMS: dict[str, Claim] = {
         PAGED_ATTENTION,
         CHUNK_ATTENTION,
         RELAY_ATTENTION,
+        SHADOWKV,
     )
 }
 """Every claim by its name, which is that of its scenario in ``scenarios/papers/``."""
