@@ -123,11 +123,12 @@ class Instance:
                 self._take_loaded()
             began_s = self.env.now
             plan = self.policy.plan(began_s)
-            if plan.plain and self._swapping is not None and self._swapping.holds_up(plan):
+            plain = plan.plain
+            if plain and self._swapping is not None and self._swapping.holds_up(plan):
                 self._end_stride(0, self.running.decoders)
                 yield from self._swapping.wait(plan)
                 continue
-            if not plan.plain:
+            if not plain:
                 self._end_stride(0, self.running.decoders)
                 if plan.idle:
                     if self._unseen:
@@ -142,11 +143,11 @@ class Instance:
                         self._take_loaded()
                 if plan.instant:
                     continue  # preemptions alone take no time
-            stalled = plan.plain and self.memory.stalls
+            stalled = plain and self.memory.stalls
             if stalled:
                 self._end_stride(0, self.running.decoders)
             stride = self._stride_of(plan, began_s)
-            if (stalled or not plan.plain) and (fetches := self.memory.exposed()):
+            if (stalled or not plain) and (fetches := self.memory.exposed()):
                 stride = self._stride = yield from exposed_step(self.env, stride, fetches)
             steps = self._repeatable_steps(plan, stride)
             yield from self._pass_time(stride, steps)

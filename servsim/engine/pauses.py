@@ -27,6 +27,7 @@ class Pauses:
     def decoded(self, now_s: float) -> None:
         """The decoders have emitted, and so those who had missed steps."""
         self._decoded_s = now_s
-        for sequence in self.resuming:
-            self._facts.paused(sequence, now_s)
-        self.resuming.clear()
+        if self.resuming:
+            for sequence in self.resuming:
+                self._facts.paused(sequence, now_s)
+            self.resuming.clear()

@@ -143,7 +143,8 @@ class PriorityTrace:
                 return DECODE
         draft = self._draft = self._compose()
         if not draft.prefills and not draft.back and not draft.out and not draft.dropped:
-            self._refused = self.head()
+            # While copies are under way memory may come free by itself, and nobody would say so.
+            self._refused = None if self.memory.transfers else self.head()
             self._displace = False
             return DECODE if running.decoders else IDLE
         decoders = running.decoders - sum(one.decoding for one in (*draft.out, *draft.dropped))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from servsim.errors import ScenarioError, suggestion
-from servsim.validation.claim import Claim
 from servsim.validation.chunk_attention import CHUNK_ATTENTION
+from servsim.validation.claim import Claim
 from servsim.validation.clairvoyant import CLAIRVOYANT_BURST, CLAIRVOYANT_POISSON
 from servsim.validation.fastserve import FASTSERVE
 from servsim.validation.fastswitch import FASTSWITCH
@@ -19,6 +19,7 @@ from servsim.validation.relay_attention import RELAY_ATTENTION
 from servsim.validation.s3 import S3_THROUGHPUT
 from servsim.validation.sarathi import SARATHI
 from servsim.validation.shadowkv import SHADOWKV
+from servsim.validation.vattention import VATTENTION
 from servsim.validation.vtc import VTC
 
 __all__ = ["CLAIMS", "find_claims"]
@@ -38,6 +39,7 @@ CLAIMS: dict[str, Claim] = {
         LONG_CONTEXT,
         PENSIEVE,
         PAGED_ATTENTION,
+        VATTENTION,
         CHUNK_ATTENTION,
         RELAY_ATTENTION,
         SHADOWKV,

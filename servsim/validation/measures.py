@@ -12,7 +12,16 @@ from servsim.records import FINISHED
 from servsim.simulation import Result
 from servsim.validation.claim import ratio
 
-__all__ = ["evictions", "highest_within", "latencies_by_class", "longest_gaps_s", "normalized_latency_s", "overtime", "quantile", "within"]
+__all__ = [
+    "evictions",
+    "highest_within",
+    "latencies_by_class",
+    "longest_gaps_s",
+    "normalized_latency_s",
+    "overtime",
+    "quantile",
+    "within",
+]
 
 
 def quantile(values: NDArray[np.float64], share: float) -> float:

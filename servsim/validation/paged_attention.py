@@ -78,16 +78,18 @@ def _find(measured: Measured) -> Sequence[Finding]:
         (_alpaca, "Alpaca, 30/s", 132.44 / 72.75, 132.44 / 7.00),
     ):
         batch = {system: measured[label(system)]["batch"] for system in _SYSTEMS}
-        for system, published in (("orca, oracle", oracle), ("orca, max", most)):
+        for system, times in (("orca, oracle", oracle), ("orca, max", most)):
             what = f"mean batch over {system}, {name} ({batch['vllm']:.1f} for {batch[system]:.1f})"
             if name.startswith("ShareGPT"):
                 full = {one: measured[_label(one, _RATES[-1])]["batch"] for one in ("vllm", system)}
-                what = f"{what[:-1]}; at {_RATES[-1]:g}/s, where all are full, {full['vllm']:.1f} for {full[system]:.1f})"
-            found.append(factor(what, f"{published:.1f} x", ratio(batch["vllm"], batch[system]), published))
-    for system, published in (("orca, max", 20.4), ("orca, oracle", 38.2)):
+                what = (
+                    f"{what[:-1]}; at {_RATES[-1]:g}/s, where all are full, {full['vllm']:.1f} for {full[system]:.1f})"
+                )
+            found.append(factor(what, f"{times:.1f} x", ratio(batch["vllm"], batch[system]), times))
+    for system, share in (("orca, max", 20.4), ("orca, oracle", 38.2)):
         filled = 100 * measured[_label(system, 2.0)]["filled"]
         what = f"KV memory that holds tokens, {system}, ShareGPT, 2/s"
-        found.append(near(what, f"{published:g} %", filled, published, f"{filled:.1f} %"))
+        found.append(near(what, f"{share:g} %", filled, share, f"{filled:.1f} %"))
     filled = 100 * (1 - measured[_label("vllm", 2.0)]["wasted"])
     found.append(near("the same of what vllm has handed out", "96.3 %", filled, 96.3, f"{filled:.1f} %"))
     return found
@@ -119,7 +121,7 @@ PAGED_ATTENTION = Claim(
         "the published range of rates is that of three models, of which this is one; 2-4 is the abstract's",
         "paging costs kernels nothing here (the paper: 20 to 26 % of the attention kernel)",
     ),
-    likely_reason="a token takes 24 ms here and about twice as long there, if 30 requests at a time answer two a second: "
-    "half as many are under way, and neither Orca with the true lengths nor vLLM is short of memory yet; where both "
-    "are, the batches are as published",
+    likely_reason="a token takes 24 ms here and about twice as long there, if 30 requests at a time answer two a "
+    "second: half as many are under way, and neither Orca with the true lengths nor vLLM is short of memory yet; "
+    "where both are, the batches are as published",
 )

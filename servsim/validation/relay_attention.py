@@ -20,9 +20,26 @@ _SYSTEMS: dict[str, dict[str, str]] = {
     "relay": {},
 }
 _TOKENS = (512, 1024, 2048)
-_RATES = (0.5, 0.75, *(quarters / 4 for quarters in range(4, 17)), 4.5, 5.0, 5.5, 6.0, *map(float, range(7, 21)))
+_RATES = (
+    0.5,
+    0.75,
+    *(quarters / 4 for quarters in range(4, 17)),
+    5.0,
+    6.0,
+    7.0,
+    8.0,
+    9.0,
+    10.0,
+    12.0,
+    14.0,
+    16.0,
+    18.0,
+    20.0,
+    24.0,
+)
 _BOUND_S = 0.1
 _OFFLINE = "all at once"
+_LOADS: tuple[float | str, ...] = (*_RATES, _OFFLINE)
 
 
 def _measure(result: Result) -> Mapping[str, float]:
@@ -80,9 +97,7 @@ RELAY_ATTENTION = Claim(
     source="Zhu et al., RelayAttention for Efficient Large Language Model Serving with Long System Prompts, ACL 2024 "
     "(arXiv 2402.14808), and its repository",
     scenario="papers/relay-attention",
-    variants=tuple(
-        _variant(system, tokens, load) for system in _SYSTEMS for tokens in _TOKENS for load in (*_RATES, _OFFLINE)
-    ),
+    variants=tuple(_variant(system, tokens, load) for system in _SYSTEMS for tokens in _TOKENS for load in _LOADS),
     measure=_measure,
     find=_find,
     assumptions=(
