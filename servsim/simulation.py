@@ -18,7 +18,9 @@ from servsim.clock import FIRST, schedule_at
 from servsim.cluster.routers import Router
 from servsim.cost.cost_model import CostModel
 from servsim.cost.fixed import FixedCost
-from servsim.cost.roofline import HostWork, RooflineCost
+from servsim.cost.host import HostWork
+from servsim.cost.launching import as_launched
+from servsim.cost.roofline import RooflineCost
 from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance
 from servsim.engine.parts import Parts
@@ -105,8 +107,23 @@ class Setup:
         spec = self.scenario.instance.cost
         if isinstance(spec, FixedCostSpec):
             return FixedCost(spec.prefill_s, spec.decode_s)
-        host = HostWork(spec.host_step_s, spec.host_sequence_s, asynchronous=spec.async_scheduling)
-        return RooflineCost(self.operators, self.device, host)
+        host = HostWork(
+            spec.host_step_s,
+            spec.host_sequence_s,
+            asynchronous=spec.async_scheduling,
+            gap_s=spec.gap_s,
+            sequence_gap_s=spec.sequence_gap_s,
+            eager_layer_s=spec.eager_layer_s,
+            capture_sizes=spec.capture_sizes,
+        )
+        device = as_launched(self.device, spec.elementwise_launch_s, spec.fp8_gemm_launch_s)
+        return RooflineCost(
+            self.operators,
+            device,
+            host,
+            ragged_attention=spec.ragged_attention,
+            mixed_attention=spec.mixed_attention,
+        )
 
     def allocator(self) -> Allocator:
         """A fresh KV memory of one instance; raises CapacityError if not one token could ever be held."""
@@ -203,7 +220,7 @@ class Simulation:
         policy: Policy = spec.scheduler.plug_in(surroundings)
         return Parts(
             policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
-            spec.stepping == "single",
+            spec.stepping == "single", spec.frontend.time_s, spec.memory.prefix_hit_fraction,
         )  # fmt: skip
 
 
@@ -272,7 +289,12 @@ def finish(simulation: Simulation) -> Result:
     records = simulation.run()
     scheduler = simulation.scenario.instance.scheduler.model_dump(mode="json")
     summary = summarise(
-        records, simulation.scenario, calibration=simulation.cost.calibration, version=VERSION, scheduler=scheduler
+        records,
+        simulation.scenario,
+        calibration=simulation.cost.calibration,
+        version=VERSION,
+        scheduler=scheduler,
+        outside_range=simulation.cost.outside_range(),
     )
     return Result(simulation.scenario, records, summary)
 

@@ -26,6 +26,7 @@ LAYERS = [
     {"report"},
     {"simulation"},
     {"sweep"},
+    {"calibration"},
     {"validation"},
     {"cli"},
 ]

@@ -24,3 +24,7 @@ class CostModel(Protocol):
     def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: int) -> float:
         """Seconds of one step with prefill ``chunks``, of which ``emitting`` end, beside such decoders (0 or more)."""
         ...
+
+    def outside_range(self) -> dict[str, int]:
+        """How often each kind of operator was asked for beyond what was measured; counting changes no time."""
+        ...

@@ -28,3 +28,7 @@ class FixedCost:
     def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: int) -> float:
         """``prefill_s``."""
         return self.prefill_s if chunks else self.decode_s
+
+    def outside_range(self) -> dict[str, int]:
+        """Nothing was measured, and nothing is left."""
+        return {}

@@ -217,7 +217,10 @@ class Instance:
         chunks = []
         emitting = 0
         for sequence, tokens in plan.prefills:
-            chunks.append((tokens, sequence.kv_tokens))
+            # Of what a prefix cache held, nothing is computed (vLLM counts it as stored before the chunk).
+            end = sequence.kv_tokens + tokens
+            stored = max(sequence.kv_tokens, min(sequence.cached_tokens, end - 1))
+            chunks.append((end - stored, stored))
             emitting += sequence.kv_tokens + tokens == sequence.total_tokens
         decoders = running.decoders if plan.decode else 0
         context_tokens = running.context_tokens if plan.decode else 0

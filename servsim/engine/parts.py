@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from servsim.cost.cost_model import CostModel
 from servsim.engine.facts import Facts
 from servsim.memory.allocator import Allocator
+from servsim.request import Request
 from servsim.scheduler.policy import Policy
 from servsim.scheduler.predictors import Predictor
 from servsim.scheduler.running import Running
 
 __all__ = ["Parts"]
+
+
+def _no_time(request: Request) -> float:
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +32,5 @@ class Parts:
     facts: Facts
     max_model_len: int
     single_stepping: bool
+    frontend: Callable[[Request], float] = _no_time  # seconds from a request's arrival until the engine has it
+    prefix_hit_fraction: float = 0.0  # of each prompt, found in a prefix cache that is not itself simulated

@@ -18,7 +18,9 @@ __all__ = ["DATA_VARIABLE", "anchored", "files"]
 DATA_VARIABLE = "SERVSIM_DATA"
 """The environment variable that names the folder of real traces and measurements."""
 
-_NAME_OR_PATH: frozenset[KeyPath] = frozenset({("model",), ("instance", "hardware"), ("workload",)})
+_NAME_OR_PATH: frozenset[KeyPath] = frozenset(
+    {("model",), ("instance", "hardware"), ("instance", "engine"), ("workload",)}
+)
 _ALWAYS_PATH = frozenset({"trace", "table"})  # under workload
 _TRAINED_ON: KeyPath = ("instance", "scheduler", "predictor", "trace")
 
