@@ -23,7 +23,8 @@ class Request(NamedTuple):
     tenant: int = 0  # index into the workload's tenants
     slo_class: int = 0  # index into the workload's SLO classes
     priority: int = 0  # lower is more urgent, as in vLLM
-    hash_ids: tuple[int, ...] = ()  # content of the prompt's blocks, equal ids = equal content
+    hash_ids: tuple[int, ...] = ()  # content in units of tokens, maybe of the output too; equal ids are equal content
+    session: int = -1  # the conversation that it belongs to; -1: none
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +43,7 @@ class Sequence:
     tenant: int
     slo_class: int
     priority: int
-    hash_ids: tuple[int, ...]
+    hash_ids: tuple[int, ...]  # for allocators alone: beyond the prompt they tell how long the output will be
     predicted_tokens: float = 0.0  # what the predictor believes of the output's length
     generated_tokens: int = 0  # tokens emitted so far
     kv_tokens: int = 0  # tokens whose KV is resident
@@ -57,6 +58,7 @@ class Sequence:
     paused_s: float = float("nan")  # its latest token before a pause, until it emits again
     swapped: bool = False  # out of the device, or back and about to emit
     transfer_wait_s: float = 0.0  # spent waiting for its KV to be copied back
+    session: int = -1  # the conversation that it belongs to; -1: none
     held: Any = field(default=None, repr=False)  # the allocator's own note about it
 
     @property

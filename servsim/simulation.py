@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,30 +15,20 @@ from simpy.core import StopSimulation
 
 from servsim.clock import FIRST, schedule_at
 from servsim.cluster.routers import Router
-from servsim.cost.cost_model import CostModel
-from servsim.cost.fixed import FixedCost
-from servsim.cost.host import HostWork
-from servsim.cost.launching import as_launched
-from servsim.cost.roofline import RooflineCost
 from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance
 from servsim.engine.parts import Parts
 from servsim.errors import CapacityError, ScenarioError, SimulationError, suggestion
-from servsim.hardware import Device, load_device
-from servsim.memory.allocator import Allocator
-from servsim.memory.budget import MemoryBudget, kv_budget
 from servsim.metrics import derive, summarise
-from servsim.model import ModelShape, load_model
-from servsim.model.operators import StepOperators, step_operators
 from servsim.records import Recorder, Records
 from servsim.report.folder import check_free, pause_columns, write_run
 from servsim.report.vllm_bench import bench_result, write_bench
 from servsim.request import Request
 from servsim.scenario import Scenario, load_scenario
-from servsim.scenario.instance_spec import FixedCost as FixedCostSpec
 from servsim.scheduler.policy import Bounds, Policy, Surroundings
 from servsim.scheduler.predictors import Predictor
 from servsim.scheduler.running import Running
+from servsim.setup import Setup
 from servsim.streams import Streams
 from servsim.version import VERSION
 from servsim.workload import RequestStream, open_stream
@@ -48,108 +37,7 @@ from servsim.workload.source import Source
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Result", "Setup", "Simulation", "finish", "simulate"]
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a scenario was understood to mean, before anything runs."""
-
-    scenario: Scenario
-    shape: ModelShape
-    device: Device
-    operators: StepOperators
-    budget: MemoryBudget
-    max_model_len: int
-
-    @classmethod
-    def of(cls, scenario: Scenario) -> Setup:
-        """Look everything up and do the memory arithmetic.
-
-        Raises ScenarioError or CapacityError where model, device and settings do not go together.
-        """
-        spec = scenario.instance
-        shape = load_model(scenario.model_path)
-        device = load_device(scenario.hardware_path)
-        shared = ("instance", "tensor_parallel_size")
-        _placed(scenario, shared, shape.check_tensor_parallel, spec.tensor_parallel_size)
-        if not isinstance(spec.cost, FixedCostSpec):
-            _placed(scenario, shared, device.check_tensor_parallel, spec.tensor_parallel_size)
-        kv_dtype = spec.dtype if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
-        try:
-            budget = kv_budget(
-                device,
-                shape,
-                tensor_parallel_size=spec.tensor_parallel_size,
-                dtype=spec.dtype,
-                quantization=spec.quantization,
-                kv_dtype=kv_dtype,
-                gpu_memory_utilization=spec.memory.gpu_memory_utilization,
-                block_size=spec.memory.block_size,
-                max_num_seqs=spec.scheduler.max_num_seqs,
-                max_num_batched_tokens=spec.scheduler.max_num_batched_tokens,
-                num_blocks=spec.memory.num_blocks,
-            )
-        except CapacityError as error:
-            raise CapacityError(error.message, place=scenario.place(("model",)), remedy=error.remedy) from None
-        longest = spec.max_model_len or shape.max_position_embeddings
-        if longest > shape.max_position_embeddings:
-            raise ScenarioError(
-                f"{longest} tokens, but {shape.name} has positions for {shape.max_position_embeddings}",
-                place=scenario.place(("instance", "max_model_len")),
-                remedy=f"at most {shape.max_position_embeddings}",
-            )
-        operators = step_operators(shape, spec.tensor_parallel_size, spec.dtype, spec.quantization, kv_dtype)
-        return cls(scenario, shape, device, operators, budget, longest)
-
-    def cost_model(self) -> CostModel:
-        """How long steps take."""
-        spec = self.scenario.instance.cost
-        if isinstance(spec, FixedCostSpec):
-            return FixedCost(spec.prefill_s, spec.decode_s)
-        host = HostWork(
-            spec.host_step_s,
-            spec.host_sequence_s,
-            asynchronous=spec.async_scheduling,
-            gap_s=spec.gap_s,
-            sequence_gap_s=spec.sequence_gap_s,
-            eager_layer_s=spec.eager_layer_s,
-            capture_sizes=spec.capture_sizes,
-        )
-        device = as_launched(self.device, spec.elementwise_launch_s, spec.fp8_gemm_launch_s)
-        return RooflineCost(
-            self.operators,
-            device,
-            host,
-            ragged_attention=spec.ragged_attention,
-            mixed_attention=spec.mixed_attention,
-        )
-
-    def allocator(self) -> Allocator:
-        """A fresh KV memory of one instance; raises CapacityError if not one token could ever be held."""
-        spec = self.scenario.instance.memory
-        memory: Allocator = spec.plug_in(self.budget.num_blocks, spec.block_size, self.max_model_len, spec.parameters)
-        if not memory.fits(1):
-            raise CapacityError(
-                f"the allocator {spec.allocator} cannot hold a single request in {self.budget.num_blocks} blocks of "
-                f"{spec.block_size} tokens (max_model_len is {self.max_model_len})",
-                place=self.scenario.place(("instance", "memory")),
-                remedy="raise num_blocks or gpu_memory_utilization, or lower instance.max_model_len",
-            )
-        return memory
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the results must know about the model and the device."""
-        spec = self.scenario.instance
-        if isinstance(spec.cost, FixedCostSpec):
-            return ()
-        notes = [f"{self.shape.name}, not modelled: {what}" for what in self.shape.not_modelled]
-        if not self.device.calibrated:
-            notes.append(
-                f"{self.device.name} is uncalibrated: no kernel was measured on it, and default efficiencies stand in"
-            )
-        return tuple(notes)
+__all__ = ["Result", "Simulation", "finish", "simulate"]
 
 
 class Simulation:
@@ -189,6 +77,8 @@ class Simulation:
         for instance in self.instances:
             for sequence, request in instance.unfinished():
                 self._facts.unfinished(sequence, request.output_tokens, instance.index)
+            for name, amount in instance.report().items():
+                self.recorder.memory[name] = self.recorder.memory.get(name, 0) + amount
         notes = (*self.stream.notes, *self.setup.notes)
         return self.recorder.records(self.stream.tenants, self.stream.slo_classes, notes, bool(interrupts))
 
@@ -203,7 +93,13 @@ class Simulation:
 
     def _parts(self, index: int, streams: Streams) -> Parts:
         spec = self.scenario.instance
-        running, memory, cost = Running(), self.setup.allocator(), self.cost
+        running, cost = Running(), self.cost
+
+        def prefill_s(tokens: int) -> float:
+            return cost.step_s([(tokens, 0)], 1, 0, 0)
+
+        memory = self.setup.allocator(self.env, self.stream.tokens_per_hash, prefill_s)
+        swap_space = self.setup.swap_space(self.env)
         surroundings = Surroundings(
             running,
             memory,
@@ -212,16 +108,27 @@ class Simulation:
             spec.scheduler.parameters,
             lambda name: streams.get(f"instance {index}: {name}"),
             max_model_len=self.setup.max_model_len,
-            prefill_s=lambda tokens: cost.step_s([(tokens, 0)], 1, 0, 0),
+            prefill_s=prefill_s,
             decode_s=lambda decoders, context: cost.decode_stride(0.0, decoders, context).first_s,
             bounds=_bounds(self.scenario, self.stream),
             kv_bytes_per_token=self.setup.budget.kv_bytes_per_token * spec.tensor_parallel_size,
+            swap_space=swap_space,
         )
-        policy: Policy = spec.scheduler.plug_in(surroundings)
+        policy = self._policy(surroundings)
         return Parts(
             policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
             spec.stepping == "single", spec.frontend.time_s, spec.memory.prefix_hit_fraction,
+            self.setup.read_bounds(memory), spec.memory.compression.scanned, swap_space,
         )  # fmt: skip
+
+    def _policy(self, surroundings: Surroundings) -> Policy:
+        """One instance's policy; raises what is wrong with it in these surroundings with its place in the scenario."""
+        try:
+            policy: Policy = self.scenario.instance.scheduler.plug_in(surroundings)
+        except (ScenarioError, CapacityError) as error:
+            place = error.place or self.scenario.place(("instance", "scheduler"))
+            raise type(error)(error.message, place=place, remedy=error.remedy) from None
+        return policy
 
 
 class Result:
@@ -343,11 +250,3 @@ def _check_classes(scenario: Scenario, stream: RequestStream) -> None:
                     place=scenario.place(("slo", name)),
                     remedy=suggestion(name, stream.slo_classes),
                 )
-
-
-def _placed(scenario: Scenario, path: tuple[str, ...], check: Any, *arguments: Any) -> None:
-    """Run a check of another room and say where in the scenario its complaint belongs."""
-    try:
-        check(*arguments)
-    except ScenarioError as error:
-        raise ScenarioError(error.message, place=scenario.place(path), remedy=error.remedy) from None

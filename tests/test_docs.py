@@ -47,6 +47,7 @@ def test_whatever_is_registered_is_explained_with_all_its_parameters(kind: str, 
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
         schema = parameter_schema(kind, name)
         shared = {"latency_s", "swap_space_gib", "copy_bandwidth_gb_per_s", "copy_launch_s", "layers"}
+        shared |= {"swap_copies", "copy_granularity"}
         shared |= {"blocks_per_copy", "w_p", "w_q", "weights", "prefill_token_charged"}
         for parameter in set(schema.model_fields if schema else ()):
             assert f"`{parameter}`" in (text if parameter in shared else row), parameter
@@ -87,12 +88,12 @@ def test_the_yaml_of_the_page_runs() -> None:
     found = blocks("yaml")
     assert found
     for block in found:
-        scheduler = yaml.safe_load(block)["instance"]["scheduler"]
+        instance = yaml.safe_load(block)["instance"]
         result = servsim.simulate(
             {
                 "name": "page",
                 "model": "llama-3.1-8b",
-                "instance": {"hardware": "h100-sxm", "scheduler": scheduler},
+                "instance": {"hardware": "h100-sxm", **instance},
                 "workload": {
                     "arrivals": {"process": "poisson", "rate_per_s": 30},
                     "lengths": "azure-conv-2023",

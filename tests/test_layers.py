@@ -24,6 +24,7 @@ LAYERS = [
     {"cluster"},
     {"metrics"},
     {"report"},
+    {"setup"},
     {"simulation"},
     {"sweep"},
     {"calibration"},
@@ -33,7 +34,7 @@ LAYERS = [
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 BOTTOM = {room for rooms in LAYERS[:3] for room in rooms}
 
-SIMPY_ROOMS = {"engine", "workload", "memory", "cluster", "simulation"}
+SIMPY_ROOMS = {"engine", "workload", "memory", "cluster", "setup", "simulation"}
 # Slow to import, or wanted by few: these alone may be imported inside a function.
 SLOW = {"importlib", "joblib", "matplotlib", "numpy", "pandas", "pyarrow", "rich", "scipy", "sklearn"}
 

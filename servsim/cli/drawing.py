@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from servsim.errors import ScenarioError
 from servsim.report.comparison import compare_rows
 from servsim.report.figures import (
     Latency,
     draw_comparison,
     draw_distributions,
+    draw_metric,
     draw_rates,
     draw_timeline,
     save,
@@ -19,11 +21,19 @@ from servsim.report.figures import (
     simulated_latency,
 )
 from servsim.report.folder import RunFolder, read_run
-from servsim.report.sweeping import RateCurve, SweepRun, rate_curves
+from servsim.report.sweeping import RateCurve, SweepRun, metric_curves, rate_curves
 from servsim.sweep import Axis, GridFolder
 from servsim.sweep.axis import SCALES_RATE, SETS_RATE
 
-__all__ = ["draw_comparison_of", "draw_runs", "draw_sweep_of", "pooled", "rates_reached", "sweep_runs"]
+__all__ = [
+    "draw_comparison_of",
+    "draw_metrics_of",
+    "draw_runs",
+    "draw_sweep_of",
+    "pooled",
+    "rates_reached",
+    "sweep_runs",
+]
 
 
 def draw_comparison_of(grid: GridFolder, out: Path) -> list[Path]:
@@ -51,6 +61,26 @@ def draw_sweep_of(grid: GridFolder, x: Axis, out: Path, target: float) -> list[P
     return save(draw_rates(_curves(grid, x), target, None if is_rate else x.path), out / "attainment")
 
 
+MISS_RATIO = "prefix_cache.miss_ratio"
+
+
+def draw_metrics_of(grid: GridFolder, x: Axis, out: Path, metrics: Sequence[str]) -> list[Path]:
+    """Figures of the summaries along an axis, one each; the miss ratio too where a prefix cache was hit.
+
+    Raises ScenarioError for a metric that no run has.
+    """
+    runs = _labelled(grid, x)
+    hit = any(run.summary["prefix_cache"]["cached_tokens"] for run in runs)
+    paths: list[Path] = []
+    for metric in dict.fromkeys([*metrics, *([MISS_RATIO] if hit else [])]):
+        curves = metric_curves(runs, x.path, metric)
+        if not curves:
+            remedy = "write a path in summary.json, such as ttft_s.p99 or prefix_cache.miss_ratio"
+            raise ScenarioError(f"no run has a figure '{metric}'", place="--metric", remedy=remedy)
+        paths += save(draw_metric(curves, x.path, metric), out / metric.replace(".", "-").replace("_", "-"))
+    return paths
+
+
 def rates_reached(grid: GridFolder, x: Axis, target: float) -> str | None:
     """The rates that the figure of a sweep marks, in words; None where it marks none."""
     curves = _curves(grid, x) if _is_rate(x) else []
@@ -65,15 +95,19 @@ def _is_rate(x: Axis) -> bool:
 
 
 def _curves(grid: GridFolder, x: Axis) -> list[RateCurve]:
+    return rate_curves(_labelled(grid, x), x.path, measured=x.path in SCALES_RATE)
+
+
+def _labelled(grid: GridFolder, x: Axis) -> list[SweepRun]:
+    """The runs by the axis and, in words, by all that was varied besides."""
     others = [axis for axis in grid.axes if axis.path != x.path and len(axis.values) > 1]
-    runs = [
+    return [
         SweepRun(
             {x.path: run.values[x.path], "curve": ", ".join(axis.label(run.values[axis.path]) for axis in others)},
             run.summary,
         )
         for run in grid.runs
     ]
-    return rate_curves(runs, x.path, measured=x.path in SCALES_RATE)
 
 
 def sweep_runs(grid: GridFolder) -> list[SweepRun]:

@@ -98,7 +98,8 @@ def _default(field: Any) -> str:
 def _first_sentence(document: str) -> str:
     """The first paragraph on one line, up to its first full stop."""
     paragraph = " ".join(document.strip().partition("\n\n")[0].split())
-    return re.split(r"\.\s+(?=[A-Z])", paragraph)[0].removesuffix(".").replace("``", "")
+    sentence = re.split(r"\.\s+(?=[A-Z])", paragraph)[0].removesuffix(".")
+    return re.sub(r":\w+:(?=`)", "", sentence).replace("`", "")
 
 
 def _about_file(path: Path) -> str:

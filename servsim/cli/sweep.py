@@ -15,6 +15,10 @@ from servsim.cli.output import note, show
 
 __all__ = ["sweep"]
 
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", help="A figure of the summaries to draw as well, such as ttft_s.p99.", metavar="PATH"),
+]
 Target = Annotated[float, typer.Option("--target", help="The attainment whose rate is marked.")]
 
 
@@ -28,12 +32,14 @@ def sweep(
     out: options.Out = None,
     overwrite: options.Overwrite = False,
     target: Target = 0.9,
+    metric: Metrics = None,
 ) -> None:
     """Run a grid: attainment and goodput along its first numeric axis, a curve for each combination of the others.
 
     The classic figure: --vary workload.arrivals.rate_per_s=5,10,20 --vary instance.scheduler.policy=fcfs,sjf.
+    Where a prefix cache was hit, its miss ratio is drawn too: --vary instance.memory.num_blocks=1000,4000,16000.
     """
-    from servsim.cli.drawing import draw_sweep_of, rates_reached, sweep_runs
+    from servsim.cli.drawing import draw_metrics_of, draw_sweep_of, rates_reached, sweep_runs
     from servsim.report.sweeping import sweep_rows, write_sweep
     from servsim.report.tables import sweep_table
     from servsim.scenario import load_scenario
@@ -55,4 +61,5 @@ def sweep(
             draw_sweep_of(grid, x, grid.path, target)
             if (reached := rates_reached(grid, x, target)) is not None:
                 show(Text(reached))
+        draw_metrics_of(grid, x, grid.path, metric or ())
     closing(batch, folder)

@@ -8,14 +8,15 @@ from itertools import islice
 import numpy as np
 
 from servsim.errors import ServsimError
-from servsim.hardware import Device
+from servsim.hardware import Device, Tier
 from servsim.memory.paged import PagedAllocator
 from servsim.model import ModelShape
 from servsim.report.tables import format_figure
 from servsim.scenario import Scenario, SloBounds
 from servsim.scenario.instance_spec import FixedCost
 from servsim.scenario.workload_spec import TraceWorkload
-from servsim.simulation import Setup
+from servsim.setup import Setup
+from servsim.simulation import Simulation
 from servsim.streams import Streams
 from servsim.sweep import load_knob
 from servsim.units import format_bytes, format_si
@@ -37,6 +38,7 @@ class Section:
 def sections(scenario: Scenario) -> list[Section]:
     """Everything; raises ServsimError where the scenario makes no sense or a trace's row is wrong."""
     setup = Setup.of(scenario)
+    Simulation(scenario, setup)  # the policy, too, may find that it cannot work so
     return [
         Section(f"scenario {scenario.name}", _scenario(scenario)),
         Section(f"model {setup.shape.name}", _model(setup.shape, scenario)),
@@ -123,13 +125,29 @@ def _memory(setup: Setup) -> list[Row]:
         ("blocks", f"{budget.num_blocks:,}", _blocks(setup)),
     ]
     memory = setup.allocator()
-    usable_blocks = memory.total_blocks
-    why = "one block is vLLM's null block, and holds nothing" if isinstance(memory, PagedAllocator) else ""
-    rows.append(("usable blocks", f"{usable_blocks:,}", why))
-    rows.append(("KV capacity", f"{usable_blocks * budget.block_size:,} tokens"))
+    if memory.block_size != budget.block_size:
+        rows.append((
+            "blocks of its own", f"{memory.total_blocks:,}",
+            f"{memory.block_size:,} tokens each: the allocator {setup.scenario.instance.memory.allocator} cuts its own",
+        ))  # fmt: skip
+    else:
+        null_block = isinstance(memory, PagedAllocator) and memory.total_blocks == budget.num_blocks - 1
+        why = "one block is vLLM's null block, and holds nothing" if null_block else ""
+        rows.append(("usable blocks", f"{memory.total_blocks:,}", why))
+    rows.append(("KV capacity", f"{memory.total_blocks * memory.block_size:,} tokens"))
     longest = "max_model_len" if setup.scenario.instance.max_model_len else "max_model_len, the model's positions"
+    rows += [_tier(tier, setup) for tier in setup.tiers]
     rows.append(("longest request", f"{setup.max_model_len:,} tokens", longest))
     return rows
+
+
+def _tier(tier: Tier, setup: Setup) -> Row:
+    """A memory below the device: what it holds, and how fast it is reached."""
+    devices = setup.scenario.instance.tensor_parallel_size
+    tokens = tier.capacity_bytes // (setup.budget.kv_bytes_per_token * devices)
+    route = tier.route
+    speeds = f"{format_si(route.in_bytes_per_s, 'B/s')} in, {format_si(route.out_bytes_per_s, 'B/s')} out"
+    return (f"tier {tier.name}", f"{tokens:,} tokens", f"{format_bytes(tier.capacity_bytes)}, {speeds}")
 
 
 def _blocks(setup: Setup) -> str:
@@ -180,7 +198,7 @@ def _workload(scenario: Scenario) -> list[Row]:
     rows: list[Row] = []
     if isinstance(workload, TraceWorkload):
         rows.append(("trace", str(workload.trace), f"read as {workload.format}"))
-    rows.append(("requests", count))
+    rows.append(("requests", count, "planned turns; arrivals are those of sessions" if stream.sessions else ""))
     rows.append(("arrivals", workload.arrivals.process if workload.arrivals is not None else "those of the trace"))
     rows.append(("rate", _rate(scenario)))
     if blocks and len(blocks[0]):

@@ -66,11 +66,15 @@ class DecodeAttention:
         self._outside = _uncovered(law, attention)
         _, self.reach = law.covers.get("length", (0.0, float("inf")))
 
-    def pieces(self, decoders: int) -> list[Piece]:
-        """Seconds of one call as pieces in the attended tokens of all ``decoders`` together."""
+    def pieces(self, decoders: int, shared_tokens: int = 0) -> list[Piece]:
+        """Seconds of one call as pieces in the attended tokens of all ``decoders`` together.
+
+        ``shared_tokens`` of these are computed with, but fetched with those of another decoder.
+        """
         attention, law = self._attention, self._law
         flops: Line = (0.0, attention.decode_flops_per_pair)
-        size_bytes: Line = (attention.io_bytes_per_token * decoders, attention.kv_bytes_per_token)
+        io_bytes, kv_bytes = attention.io_bytes_per_token * decoders, attention.kv_bytes_per_token
+        size_bytes: Line = (io_bytes - kv_bytes * shared_tokens, kv_bytes)
         if self._grid is None:
             return upper_envelope(law.lines(flops, size_bytes))
         work = float(decoders * attention.kv_heads)
@@ -78,7 +82,7 @@ class DecodeAttention:
         for length in self._grid.knots(1):
             attended = decoders * length
             factor = self._grid.factor_on_plane(work, length)
-            work_flops, moved = flops[1] * attended, size_bytes[0] + size_bytes[1] * attended
+            work_flops, moved = flops[1] * attended, max(io_bytes, size_bytes[0] + kv_bytes * attended)
             points.append((attended, max(factor * law.time_s(work_flops, moved), law.least_s(work_flops, moved))))
         # Shorter contexts take what those at the first knot do, longer ones the factor of those at the last.
         slope = factor * max(steepness for _, steepness in law.lines(flops, size_bytes))

@@ -17,11 +17,25 @@ class CostModel(Protocol):
 
     calibration: str  # "calibrated", "uncalibrated" or what else a reader of the results must know
 
-    def decode_stride(self, start_s: float, decoders: int, context_tokens: int) -> Stride:
-        """Steps in which ``decoders`` sequences, storing ``context_tokens`` together, each take one more token."""
+    def decode_stride(
+        self,
+        start_s: float,
+        decoders: int,
+        context_tokens: float,
+        growing: float | None = None,
+        shared_tokens: int = 0,
+    ) -> Stride:
+        """Steps in which ``decoders`` sequences, reading ``context_tokens`` together, each take one more token.
+
+        The first step reads the new tokens as well, and each further one reads ``growing`` tokens more than the one
+        before it; by default all decoders grow. ``shared_tokens`` of those read are
+        fetched from memory for several decoders at once, and count as computation only.
+        """
         ...
 
-    def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: int) -> float:
+    def step_s(
+        self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float, shared_tokens: int = 0
+    ) -> float:
         """Seconds of one step with prefill ``chunks``, of which ``emitting`` end, beside such decoders (0 or more)."""
         ...
 

@@ -21,11 +21,20 @@ class FixedCost:
         self.prefill_s = prefill_s
         self.decode_s = decode_s
 
-    def decode_stride(self, start_s: float, decoders: int, context_tokens: int) -> Stride:
+    def decode_stride(
+        self,
+        start_s: float,
+        decoders: int,
+        context_tokens: float,
+        growing: float | None = None,
+        shared_tokens: int = 0,
+    ) -> Stride:
         """Steps of ``decode_s``."""
         return Stride(start_s, self.decode_s, 0.0, _NO_LIMIT)
 
-    def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: int) -> float:
+    def step_s(
+        self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float, shared_tokens: int = 0
+    ) -> float:
         """``prefill_s``."""
         return self.prefill_s if chunks else self.decode_s
 

@@ -68,19 +68,31 @@ class RooflineCost:
         """
         return dict(sorted(self._outside.items()))
 
-    def decode_stride(self, start_s: float, decoders: int, context_tokens: int) -> Stride:
-        """Steps in which ``decoders`` sequences, storing ``context_tokens`` together, each take one more token."""
-        pieces = self._decode_laws.get(decoders)
+    def decode_stride(
+        self,
+        start_s: float,
+        decoders: int,
+        context_tokens: float,
+        growing: float | None = None,
+        shared_tokens: int = 0,
+    ) -> Stride:
+        """Steps in which ``decoders`` sequences, reading ``context_tokens`` together, each take one more token."""
+        pieces = None if shared_tokens else self._decode_laws.get(decoders)
         if pieces is None:
-            pieces = self._decode_laws[decoders] = self._decode_pieces(decoders)
+            pieces = self._decode_pieces(decoders, shared_tokens)
+            if not shared_tokens:
+                self._decode_laws[decoders] = pieces
         attended = context_tokens + decoders  # the new token attends to itself as well
         limit, constant, slope = pieces[bisect_left(pieces, (attended,))]
         if attended > self._decode.reach * decoders:
             self._count("attention_decode")
-        steps = _MANY_STEPS if limit == NO_LIMIT else int((limit - context_tokens) // decoders)
-        return Stride(start_s, constant + slope * attended, slope * decoders, steps)
+        rate = decoders if growing is None else growing
+        steps = _MANY_STEPS if limit == NO_LIMIT or not rate else int((limit - attended) // rate) + 1
+        return Stride(start_s, constant + slope * attended, slope * rate, steps)
 
-    def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: int) -> float:
+    def step_s(
+        self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float, shared_tokens: int = 0
+    ) -> float:
         """Seconds of one step with prefill ``chunks``, of which ``emitting`` end, beside such decoders."""
         attention = self._attention
         tokens = decoders
@@ -100,9 +112,11 @@ class RooflineCost:
             if pairs > self._prefill.most_pairs_per_token * new:
                 self._count("attention_prefill")
         if decoders:
-            pieces = self._decode_attention.get(decoders)
+            pieces = None if shared_tokens else self._decode_attention.get(decoders)
             if pieces is None:
-                pieces = self._decode_attention[decoders] = self._attention_pieces(decoders)
+                pieces = self._attention_pieces(decoders, shared_tokens)
+                if not shared_tokens:
+                    self._decode_attention[decoders] = pieces
             attended = context_tokens + decoders
             _, constant, slope = pieces[bisect_left(pieces, (attended,))]
             attention_s += constant + slope * attended
@@ -111,16 +125,16 @@ class RooflineCost:
             device_s = self._host.launched_s(device_s, attention.calls)
         return self._host.beside(device_s, len(chunks) + decoders)
 
-    def _attention_pieces(self, decoders: int) -> list[Piece]:
+    def _attention_pieces(self, decoders: int, shared_tokens: int) -> list[Piece]:
         """Decode attention of all layers as pieces in the attended tokens."""
         if self._decode.outside(decoders):
             self._count("attention_decode")
-        return raised(self._decode.pieces(decoders), 0.0, self._attention.calls * self._ragged)
+        return raised(self._decode.pieces(decoders, shared_tokens), 0.0, self._attention.calls * self._ragged)
 
-    def _decode_pieces(self, decoders: int) -> list[Piece]:
+    def _decode_pieces(self, decoders: int, shared_tokens: int) -> list[Piece]:
         """A decode step's time as pieces in the attended tokens."""
         fixed_s = self._rows_s(self._host.padded(decoders), decoders) + self._host.waited_s(decoders)
-        pieces = raised(self._attention_pieces(decoders), fixed_s)
+        pieces = raised(self._attention_pieces(decoders, shared_tokens), fixed_s)
         return at_least(pieces, self._host.floor_s(decoders))
 
     def _count(self, kind: str) -> None:

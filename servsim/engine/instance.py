@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import NamedTuple
 
 import simpy
 
 from servsim.clock import BOUNDARY, PLAN, TIMER, schedule_at
 from servsim.cost.stride import Stride
-from servsim.engine.completions import Completions
+from servsim.engine.decoders import Decoders
+from servsim.engine.exposed import exposed_step
 from servsim.engine.intake import Intake
+from servsim.engine.observation import Observation
 from servsim.engine.parts import Parts
+from servsim.engine.pauses import Pauses
+from servsim.engine.swapping import Swapping
 from servsim.errors import SimulationError
 from servsim.request import Request, Sequence
 from servsim.scheduler.plan import Plan
@@ -20,15 +23,6 @@ from servsim.scheduler.plan import Plan
 __all__ = ["Instance", "Observation", "Parts"]
 
 Waiting = Generator[simpy.Event, None, None]
-
-
-class Observation(NamedTuple):
-    """What a router or a sampler may know of an instance at one time."""
-
-    waiting: int
-    running: int
-    kv_blocks_used: int
-    kv_blocks_total: int
 
 
 class Instance:
@@ -39,7 +33,7 @@ class Instance:
     """
 
     def __init__(
-        self, env: simpy.Environment, index: int, parts: Parts, on_end: Callable[[Request], None] | None = None
+        self, env: simpy.Environment, index: int, parts: Parts, on_end: Callable[[Request, bool], None] | None = None
     ) -> None:
         self.env = env
         self.index = index
@@ -57,9 +51,16 @@ class Instance:
         self._asynchronous = getattr(parts.policy, "asynchronous", False)
         self._unseen: deque[tuple[float, Sequence]] = deque()  # arrived, and not yet seen by an asynchronous policy
         self._step_began_s = 0.0  # when the latest step began
-        self._completions = Completions()
-        self._resuming: list[Sequence] = []  # left out of an earlier step, and about to emit again
-        self._decoded_s = 0.0  # when the decoders emitted last
+        self._loading_since: dict[Sequence, float] = {}  # admitted, but their KV is still on its way
+        self._transferred = False  # a copy between memories has ended since the latest plan
+        self.memory.changed = self._transfer_ended
+        self._swapping: Swapping | None = None
+        if parts.swap_space is not None:
+            self._swapping = Swapping(env, parts, parts.swap_space, self._transfer_ended)
+        self._decoders = Decoders(parts)
+        self._hits_stated = parts.prefix_hit_fraction > 0
+        self._pauses = Pauses(parts.facts)
+        self._resuming = self._pauses.resuming
         self._admissions = 0
         self._idle: simpy.Event | None = None
         self._stride: Stride | None = None  # under way, with the steps that are committed and those to be
@@ -107,6 +108,10 @@ class Instance:
             self.memory.total_blocks,
         )
 
+    def report(self) -> dict[str, float]:
+        """What happened to KV, in numbers that can be added up over instances."""
+        return {**self.memory.report(), **({} if self._swapping is None else self._swapping.space.report())}
+
     def unfinished(self) -> list[tuple[Sequence, Request]]:
         """What has not ended, in the order in which it was queued."""
         return list(self._intake.requests.items())
@@ -115,7 +120,14 @@ class Instance:
         while True:
             if self._unseen:
                 self._show(self._step_began_s)
-            plan = self.policy.plan(self.env.now)
+            if self._transferred:
+                self._take_loaded()
+            began_s = self.env.now
+            plan = self.policy.plan(began_s)
+            if plan.plain and self._swapping is not None and self._swapping.holds_up(plan):
+                self._end_stride(0, self.running.decoders)
+                yield from self._swapping.wait(plan)
+                continue
             if not plan.plain:
                 self._end_stride(0, self.running.decoders)
                 if plan.idle:
@@ -124,16 +136,25 @@ class Instance:
                     else:
                         yield self._sleep()
                     continue
-                self._begin(plan)
+                plan = self._begin(plan)
+                if self._swapping is not None:
+                    yield from self._swapping.wait(plan)
+                    if not self._swapping.space.asynchronous:
+                        self._take_loaded()
                 if plan.instant:
                     continue  # preemptions alone take no time
-            stride = self._stride_of(plan)
+            stalled = plan.plain and self.memory.stalls
+            if stalled:
+                self._end_stride(0, self.running.decoders)
+            stride = self._stride_of(plan, began_s)
+            if (stalled or not plan.plain) and (fetches := self.memory.exposed()):
+                stride = self._stride = yield from exposed_step(self.env, stride, fetches)
             steps = self._repeatable_steps(plan, stride)
             yield from self._pass_time(stride, steps)
             ended = self._commit(plan)
             if self._on_end is not None:
                 for request in ended:
-                    self._on_end(request)
+                    self._on_end(request, True)
                 # What ends here or elsewhere at this very instant may cause arrivals, and they go before the plan.
                 turn = simpy.Event(self.env)
                 schedule_at(self.env, turn, self.env.now, PLAN + self.index)
@@ -145,6 +166,8 @@ class Instance:
         if len(self._requests) > self._intake.predicting:
             timer_s = self.policy.timer_s()
             if not self.env.now < timer_s < float("inf"):
+                if self.memory.transfers or (self._swapping is not None and self._swapping.copies()):
+                    return idle  # the end of a copy wakes it
                 stuck = self.policy.head() or next(iter(self.running.sequences or self._requests))
                 raise SimulationError(
                     f"instance {self.index} plans nothing at {self.env.now} s while request {stuck.request_id} waits"
@@ -165,17 +188,40 @@ class Instance:
             self._idle = None
             schedule_at(self.env, idle, self.env.now, self._wake_up)
 
-    def _begin(self, plan: Plan) -> None:
-        """Carry out what a plan does at the start of its step."""
+    def _transfer_ended(self) -> None:
+        """KV has arrived, or memory is free again: the next plan may be another one."""
+        self._transferred = True
+        if self._idle is not None:
+            self._wake(self._idle)
+        elif self._boundary is not None:
+            self._cut()
+
+    def _take_loaded(self) -> None:
+        """Sequences whose KV has arrived go on."""
+        self._transferred = False
+        for sequence in self.memory.loaded():
+            self.running.prefilling[sequence] = None
+            sequence.transfer_wait_s += self.env.now - self._loading_since.pop(sequence)
+        for sequence in () if self._swapping is None else self._swapping.arrived():
+            sequence.transfer_wait_s += self.env.now - self._loading_since.pop(sequence)
+            self._end_stride(0, self.running.decoders)
+            self._go_on(sequence)
+
+    def _begin(self, plan: Plan) -> Plan:
+        """Carry out what a plan does at the start of its step; the plan without those that must wait for their KV."""
         assert plan.round is not None
         now_s = self.env.now
         for sequence in (*plan.preempted, *plan.swapped_out):
             if sequence.decoding:
-                self._stop_decoding(sequence)
+                self._decoders.stop(sequence)
             sequence.preemptions += 1
             self.running.remove(sequence)
-            self._pause(sequence)
+            if sequence in self._loading_since:
+                sequence.transfer_wait_s += now_s - self._loading_since.pop(sequence)
+            self._pauses.begin(sequence)
         self.memory.commit(plan.round)
+        if self._swapping is not None:
+            self._swapping.begin(plan)
         for sequence in plan.preempted:
             sequence.kv_tokens = 0
         for sequence in plan.swapped_out:
@@ -188,30 +234,55 @@ class Instance:
             self.running.admit(sequence)
             if sequence.scheduled_s != sequence.scheduled_s:  # NaN: for the first time
                 sequence.scheduled_s = now_s
+                sequence.cached_tokens = max(sequence.cached_tokens, sequence.kv_tokens)
+        if self.memory.loading:
+            plan = self._without_loading(plan)
+        if self._swapping is not None and self._swapping.space.asynchronous and not self.running.decoders:
+            plan = plan._replace(decode=False)  # those whom the policy counted on are not there yet
         for sequence in () if plan.instant else plan.left_out:
-            self._stop_decoding(sequence)
-            self._pause(sequence)
+            self._decoders.stop(sequence)
+            self._pauses.begin(sequence)
+        return plan
+
+    def _without_loading(self, plan: Plan) -> Plan:
+        """The plan without the prefills whose KV is still on its way."""
+        loading = self.memory.loading
+        for sequence, _ in plan.prefills:
+            if sequence in loading and sequence in self.running.prefilling:
+                del self.running.prefilling[sequence]
+                self._loading_since[sequence] = self.env.now
+        return plan._replace(prefills=[(one, tokens) for one, tokens in plan.prefills if one not in loading])
 
     def _swap_in(self, sequence: Sequence, copy_s: float) -> None:
-        """A swapped sequence goes on where it was: decoding, or in the middle of its prefill."""
+        """A swapped sequence runs again, and goes on where it was unless its KV is on its way."""
         self._number(sequence)
         self.running.admit(sequence)
-        sequence.transfer_wait_s += copy_s
-        if sequence.generated_tokens and sequence.kv_tokens == sequence.total_tokens - 1:
+        if self._swapping is not None and self._swapping.awaits(sequence):
             del self.running.prefilling[sequence]
+            self._loading_since[sequence] = self.env.now
+            return
+        sequence.transfer_wait_s += copy_s
+        self._go_on(sequence)
+
+    def _go_on(self, sequence: Sequence) -> None:
+        """Its KV is there: it decodes, or prefills what is lacking."""
+        if sequence.generated_tokens and sequence.kv_tokens == sequence.total_tokens - 1:
+            self.running.prefilling.pop(sequence, None)
             self._start_decoding(sequence)
             self._resuming.append(sequence)
+        else:
+            self.running.prefilling[sequence] = None
 
     def _number(self, sequence: Sequence) -> None:
         sequence.admission = self._admissions
         self._admissions += 1
 
-    def _stride_of(self, plan: Plan) -> Stride:
-        """The stride that this plan goes on with, or a new one anchored now."""
+    def _stride_of(self, plan: Plan, began_s: float) -> Stride:
+        """The stride that this plan goes on with, or a new one: anchored now, or for a step when its copies began."""
         running = self.running
         if plan.plain:
             if self._stride is None:
-                self._stride = self.cost.decode_stride(self.env.now, running.decoders, running.context_tokens)
+                self._stride = self._decoders.stride(self.cost, self.env.now)
                 self._steps_done = 0
             return self._stride
         chunks = []
@@ -219,14 +290,15 @@ class Instance:
         for sequence, tokens in plan.prefills:
             # Of what a prefix cache held, nothing is computed (vLLM counts it as stored before the chunk).
             end = sequence.kv_tokens + tokens
-            stored = max(sequence.kv_tokens, min(sequence.cached_tokens, end - 1))
+            stored = max(sequence.kv_tokens, min(sequence.cached_tokens, end - 1) if self._hits_stated else 0)
             chunks.append((end - stored, stored))
             emitting += sequence.kv_tokens + tokens == sequence.total_tokens
         decoders = running.decoders if plan.decode else 0
-        context_tokens = running.context_tokens if plan.decode else 0
+        context_tokens = self._decoders.read_tokens if plan.decode else 0
         busy = chunks or decoders
-        step_s = self.cost.step_s(chunks, emitting, decoders, context_tokens) if busy else 0.0
-        self._stride = Stride(self.env.now, step_s + plan.copy_s)
+        shared = (self.memory.shared_tokens,) if decoders and self.memory.shared_tokens else ()
+        step_s = self.cost.step_s(chunks, emitting, decoders, context_tokens, *shared) if busy else 0.0
+        self._stride = Stride(began_s, (self.env.now - began_s) + step_s + plan.copy_s)
         self._steps_done = 0
         return self._stride
 
@@ -234,11 +306,13 @@ class Instance:
         """How many of the next steps are surely this plan again; 1 whenever in doubt."""
         if self._single or not plan.plain or self._resuming or self._unseen:
             return 1
-        steps = min(self._completions.next_step() - self.running.step, stride.limit - self._steps_done)
+        steps = min(self._decoders.steps_until_end(), stride.limit - self._steps_done)
         if steps > 1:
             steps = min(self.memory.steps_until_full(steps), self.policy.stable_steps())
         if steps > 1 and (timer_s := self.policy.timer_s()) < stride.end_s(self._steps_done + steps):
             steps = stride.first_end_at_or_after(timer_s) - self._steps_done
+        if steps > 1 and self._swapping is not None and self._swapping.gated(steps):
+            return 1
         return max(1, steps)
 
     def _pass_time(self, stride: Stride, steps: int) -> Waiting:
@@ -275,11 +349,8 @@ class Instance:
         decoders = 0
         if plan.decode:
             decoders = running.decoders
-            self._decoded_s = now_s
-            running.advance(steps)
-            self.memory.advance(steps)
-            if self._resuming:
-                self._end_pauses(now_s)
+            self._decoders.advance(steps)
+            self._pauses.decoded(now_s)
         for sequence in plan.left_out:
             self._start_decoding(sequence)
             self._resuming.append(sequence)
@@ -291,7 +362,7 @@ class Instance:
                 if sequence.kv_tokens == sequence.total_tokens:
                     self._emit_after_prefill(sequence, now_s)
             self._end_stride(prefill_tokens, decoders)
-        ended = self._completions.pop_until(running.step)
+        ended = self._decoders.ended()
         if ended or (self._stride is not None and self._steps_done == self._stride.limit):
             self._end_stride(0, decoders)
         return [self._finish(sequence, now_s) for sequence in ended]
@@ -308,33 +379,11 @@ class Instance:
         self._start_decoding(sequence)
 
     def _start_decoding(self, sequence: Sequence) -> None:
-        self.running.join(sequence)
-        self.memory.join(sequence)
-        lacking = self._requests[sequence].output_tokens - sequence.generated_tokens
-        self._completions.add(sequence, self.running.step + lacking)
-
-    def _stop_decoding(self, sequence: Sequence) -> None:
-        self.running.leave(sequence)
-        self.memory.leave(sequence)
-        self._completions.discard(sequence)
-
-    def _pause(self, sequence: Sequence) -> None:
-        """It emits none in the step that begins; its latest token came with a decode step or its own prefill."""
-        if sequence in self._resuming:
-            self._resuming.remove(sequence)
-        elif sequence.first_token_s == sequence.first_token_s and sequence.paused_s != sequence.paused_s:
-            sequence.paused_s = max(self._decoded_s, sequence.token_s)
-
-    def _end_pauses(self, now_s: float) -> None:
-        """Those that had been left out of a step have emitted again."""
-        for sequence in self._resuming:
-            self._facts.paused(sequence, now_s)
-        self._resuming.clear()
+        self._decoders.start(sequence, self._requests[sequence].output_tokens)
 
     def _finish(self, sequence: Sequence, now_s: float) -> Request:
         request = self._requests.pop(sequence)
-        self.running.leave(sequence)
-        self.memory.leave(sequence)
+        self._decoders.leave(sequence)
         self.running.remove(sequence)
         self.memory.release(sequence)
         self.policy.finished(sequence, request.output_tokens)

@@ -25,7 +25,7 @@ class Intake:
         env: simpy.Environment,
         index: int,
         parts: Parts,
-        on_end: Callable[[Request], None] | None,
+        on_end: Callable[[Request, bool], None] | None,
         arrived: Callable[[Sequence], None],
     ) -> None:
         self.requests: dict[Sequence, Request] = {}
@@ -56,6 +56,7 @@ class Intake:
             request.slo_class,
             request.priority,
             request.hash_ids,
+            session=request.session,
         )
         sequence.predicted_tokens = self._predictor.predict(request)
         if self._hit_fraction:
@@ -90,4 +91,4 @@ class Intake:
     def _reject(self, request: Request) -> None:
         self._facts.rejected(request, self._index)
         if self._on_end is not None:
-            self._on_end(request)
+            self._on_end(request, False)

@@ -8,19 +8,23 @@ from servsim.documents import Document, load_document, validate
 from servsim.errors import ScenarioError
 from servsim.hardware.device import Device
 from servsim.hardware.drive import Drive
+from servsim.hardware.link_spec import LinkSpec
 
-__all__ = ["load_device", "load_drive", "load_hardware"]
+__all__ = ["load_device", "load_drive", "load_hardware", "load_link"]
+
+_ARE = {"ssd": "an SSD", "link": "a link", "gpu": "a GPU", "cpu": "a CPU"}
 
 
 def load_device(path: Path) -> Device:
     """The GPU or CPU that a YAML file describes.
 
-    Raises ScenarioError with file, line and key for whatever is wrong in it, an SSD included.
+    Raises ScenarioError with file, line and key for whatever is wrong in it, an SSD or a link included.
     """
     document = _load(path)
-    if document.data.get("kind") == "ssd":
+    if document.data.get("kind") in ("ssd", "link"):
+        does = "stores" if document.data["kind"] == "ssd" else "carries data"
         raise ScenarioError(
-            "an SSD stores, it does not compute",
+            f"{_ARE[document.data['kind']]} {does}, it does not compute",
             place=document.place(("kind",)),
             remedy="name a device of kind gpu or cpu",
         )
@@ -30,15 +34,35 @@ def load_device(path: Path) -> Device:
 def load_drive(path: Path) -> Drive:
     """The SSD that a YAML file describes; raises ScenarioError as :func:`load_device` does."""
     document = _load(path)
+    _refuse_other(document, "ssd", "name a drive of kind ssd")
     return validate(Drive, document.data, document=document)
 
 
-def load_hardware(path: Path) -> Device | Drive:
+def load_link(path: Path) -> LinkSpec:
+    """The link that a YAML file describes; raises ScenarioError as :func:`load_device` does."""
+    document = _load(path)
+    _refuse_other(document, "link", "name a link, for example pcie-gen4-x16")
+    return validate(LinkSpec, document.data, document=document)
+
+
+def load_hardware(path: Path) -> Device | Drive | LinkSpec:
     """Whatever a file of the hardware catalogue describes, told apart by its ``kind``."""
     document = _load(path)
-    if document.data.get("kind") == "ssd":
+    kind = document.data.get("kind")
+    if kind == "ssd":
         return validate(Drive, document.data, document=document)
+    if kind == "link":
+        return validate(LinkSpec, document.data, document=document)
     return validate(Device, document.data, document=document)
+
+
+def _refuse_other(document: Document, wanted: str, remedy: str) -> None:
+    """A file of another known kind: the message says what it is, not which of its keys are unknown."""
+    kind = document.data.get("kind")
+    if isinstance(kind, str) and kind != wanted and kind in _ARE:
+        name = document.data.get("name", document.name)
+        message = f"{name} is {_ARE[kind]}, not {_ARE[wanted]}"
+        raise ScenarioError(message, place=document.place(("kind",)), remedy=remedy)
 
 
 def _load(path: Path) -> Document:

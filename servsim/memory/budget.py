@@ -64,8 +64,11 @@ def kv_budget(
     max_num_seqs: int,
     max_num_batched_tokens: int,
     num_blocks: int | None = None,
+    stored_share: float = 1.0,
 ) -> MemoryBudget:
     """The budget of each of ``tensor_parallel_size`` devices; ``num_blocks`` overrides what would be derived.
+
+    ``stored_share`` of the KV's bytes stay on the device where KV is compressed.
 
     Raises CapacityError with the numbers when the weights do not fit, or nothing is left for KV.
     """
@@ -81,7 +84,7 @@ def kv_budget(
         weight_bytes=shape.weight_bytes(dtype, quantization, tensor_parallel_size),
         activation_bytes=int(max_num_batched_tokens * per_token) + max_num_seqs * shape.vocab_size * 4,
         runtime_bytes=RUNTIME_BYTES,
-        kv_bytes_per_token=shape.kv_bytes_per_token(kv_dtype, tensor_parallel_size),
+        kv_bytes_per_token=max(1, int(shape.kv_bytes_per_token(kv_dtype, tensor_parallel_size) * stored_share)),
         block_size=block_size,
         num_blocks=num_blocks or 0,
         given=num_blocks is not None,

@@ -7,13 +7,14 @@ from typing import cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from servsim.errors import SimulationError
-from servsim.memory.allocator import Round
+from servsim.memory.allocator import Round, StaysOnDevice
+from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Sequence
 
 __all__ = ["PagedAllocator", "PagedRound"]
 
 
-class PagedAllocator:
+class PagedAllocator(StaysOnDevice):
     """Blocks of ``block_size`` tokens, as vLLM v1's block pool counts them (0.19).
 
     One block is the pool's null block, so ``total_blocks = num_blocks - 1`` can be used. A decoder
@@ -34,13 +35,13 @@ class PagedAllocator:
             True, description="admit a prompt only when all of it fits, not just its first chunk (vLLM's name)"
         )
 
-    def __init__(
-        self, num_blocks: int, block_size: int, max_model_len: int, parameters: Parameters | None = None
-    ) -> None:
-        settings = parameters or self.Parameters()
+    def __init__(self, surroundings: MemorySurroundings) -> None:
+        super().__init__()
+        settings = surroundings.parameters or self.Parameters()
+        block_size = surroundings.block_size
         self.block_size = block_size
-        self.total_blocks = num_blocks - 1
-        self.watermark_blocks = int(settings.watermark * num_blocks)
+        self.total_blocks = surroundings.num_blocks - 1
+        self.watermark_blocks = int(settings.watermark * surroundings.num_blocks)
         self.reserve_full_isl = settings.reserve_full_isl
         self.used_blocks = 0
         self.stored_tokens = 0
@@ -173,6 +174,10 @@ class PagedRound:
         size = self._memory.block_size
         blocks = -(-(sequence.kv_tokens + tokens) // size) - -(-sequence.kv_tokens // size)
         return self._grant(sequence, blocks, tokens)
+
+    def lacking(self, sequence: Sequence) -> int:
+        """All of it: nothing is kept."""
+        return sequence.total_tokens
 
     def admit(self, sequence: Sequence, tokens: int, *, alone: bool) -> bool:
         """The first chunk of a waiting sequence, if the watermark stays free and (by default) all of it would fit."""

@@ -40,7 +40,8 @@ def summarise(
     ``measured_window`` holds the same figures for the requests that arrived in between: their latencies,
     and the state of batches and memory during the window. Latencies are those of finished requests.
     ``calibration`` says how far the device's efficiencies were measured, ``version`` is servsim's, ``scheduler`` what
-    the scheduler was set to, defaults included; ``outside_range`` counts where the cost model left what was measured.
+    the scheduler was set to, defaults included; ``memory`` is what the allocators counted; ``outside_range`` counts
+    where the cost model left what was measured.
     """
     figures = _Figures(records, scenario)
     everybody = np.ones(len(records.requests["request_id"]), dtype=bool)
@@ -65,6 +66,7 @@ def summarise(
         "warnings": [*records.notes, *_warnings(records, scenario, measured, steadiness)],
         "slo_bounds": bounds if any(bounds.values()) else None,
         **whole,
+        "memory": dict(records.memory) or None,
         "steady_state": steadiness,
         "measured_window": measured,
     }
@@ -114,6 +116,7 @@ class _Figures:
             "transfer_wait_s": describe(requests["transfer_wait_s"][finished]),
             "preemptions": _preemptions(requests["preemptions"][select]),
             "batches": batches(self._records, span, self._instances),
+            "prefix_cache": _prefix_cache(requests, select),
             "kv_memory": kv_memory(self._records, span, self._instances),
             "littles_law": _littles_law(self._records, found, finished, span),
         }
@@ -131,6 +134,21 @@ def _counts(requests: Mapping[str, NDArray[Any]], select: NDArray[np.bool_], slo
         "unfinished": int((status == UNFINISHED).sum()),
         "single_token": int(((status == FINISHED) & (requests["output_tokens"][select] == 1)).sum()),
         "not_judged": len(status) if slo is None else slo["not_judged"],
+    }
+
+
+def _prefix_cache(requests: Mapping[str, NDArray[Any]], select: NDArray[np.bool_]) -> dict[str, float | int | None]:
+    """Prompt tokens that were found when their request was first scheduled, of all prompt tokens scheduled so."""
+    scheduled = select & np.isfinite(requests["scheduled_s"])
+    prompt_tokens = int(requests["prompt_tokens"][scheduled].sum(dtype=np.int64))
+    cached_tokens = int(requests["cached_tokens"][scheduled].sum(dtype=np.int64))
+    hit_ratio = cached_tokens / prompt_tokens if prompt_tokens else None
+    miss_ratio = None if hit_ratio is None else 1.0 - hit_ratio
+    return {
+        "cached_tokens": cached_tokens,
+        "prompt_tokens": prompt_tokens,
+        "hit_ratio": hit_ratio,
+        "miss_ratio": miss_ratio,
     }
 
 

@@ -60,7 +60,8 @@ class Records:
     request that never reached one, ``status`` an index into :data:`STATUSES`, and a time that never
     came is NaN. ``strides`` has one row a stride or a step with prefill, by instance and time; states in it are
     as of ``end_s``, before what finishes there is freed. ``pauses`` says when a started request
-    emitted nothing: not at any t with ``start_s < t < end_s``, again at ``end_s``.
+    emitted nothing: not at any t with ``start_s < t < end_s``, again at ``end_s``. ``memory`` has what the allocators
+    of all instances report together.
     """
 
     requests: dict[str, NDArray[Any]]
@@ -70,6 +71,7 @@ class Records:
     slo_classes: tuple[str, ...] = ("default",)
     notes: tuple[str, ...] = ()
     partial: bool = False
+    memory: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +81,7 @@ class Recorder:
     requests: Columns = field(default_factory=lambda: Columns(_REQUEST_TYPES))
     strides: Columns = field(default_factory=lambda: Columns(_STRIDE_TYPES))
     pauses: Columns = field(default_factory=lambda: Columns(_PAUSE_TYPES))
+    memory: dict[str, float] = field(default_factory=dict)
 
     def records(
         self,
@@ -96,6 +99,7 @@ class Recorder:
             slo_classes=slo_classes,
             notes=notes,
             partial=partial,
+            memory=self.memory,
         )
 
 

@@ -46,6 +46,7 @@ METRICS = (
     Metric("goodput_per_s", "goodput", "requests/s"),
     Metric("slo.attainment", "SLO attainment", "%", 100.0),
     Metric("preemptions.total", "preemptions", ""),
+    Metric("prefix_cache.hit_ratio", "prefix hits", "%", 100.0),
     Metric("kv_memory.used_mean", "KV use, mean", "%", 100.0),
     Metric("kv_memory.used_max", "KV use, max", "%", 100.0),
     Metric("counts.rejected", "rejected", "requests"),
@@ -84,11 +85,11 @@ def figures_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def metric_value(figures: Mapping[str, Any], path: str) -> float | None:
-    """The value at a dotted path of a summary; None where a part of it is absent or undefined."""
+    """The value at a dotted path of a summary; None where a part of it is absent, undefined or no number."""
     value: Any = figures
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
-    return None if value is None else float(value)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def compare_rows(summaries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[ComparisonRow]:

@@ -11,7 +11,7 @@ from typing import Any
 from servsim.metrics import mean_interval, rate_at
 from servsim.report.comparison import METRICS, figures_of, metric_value
 
-__all__ = ["RateCurve", "SweepRun", "rate_curves", "sweep_rows", "write_sweep"]
+__all__ = ["MetricCurve", "RateCurve", "SweepRun", "metric_curves", "rate_curves", "sweep_rows", "write_sweep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,34 @@ class RateCurve:
         return f"below {self.rates_per_s[0]:.3g}" if below else f"above {self.rates_per_s[-1]:.3g}"
 
 
+@dataclass(frozen=True, slots=True)
+class MetricCurve:
+    """One figure of the summaries along an axis, by rising value of that; the means over seeds and their intervals."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    half_width: tuple[float | None, ...]
+
+
+def metric_curves(runs: Sequence[SweepRun], x: str, metric: str) -> list[MetricCurve]:
+    """``metric`` (a path such as ``prefix_cache.miss_ratio``) along the varied path ``x``.
+
+    A curve for each combination of all that was varied besides; points at which the metric is undefined are left out.
+    """
+    curves = []
+    for label, points in _grouped(runs, x).items():
+        found = []
+        for seeds in points.values():
+            values = [metric_value(figures_of(run.summary), metric) for run in seeds]
+            known = [value for value in values if value is not None]
+            if known:
+                found.append((float(seeds[0].values[x]), *mean_interval(known)))
+        if found:
+            curves.append(MetricCurve(label, *(tuple(column) for column in zip(*sorted(found), strict=True))))
+    return curves
+
+
 def sweep_rows(runs: Sequence[SweepRun]) -> list[dict[str, Any]]:
     """One flat mapping a run: the varied values, the seed, then every metric by its path in base units."""
     return [
@@ -78,13 +106,19 @@ def rate_curves(runs: Sequence[SweepRun], x: str, *, measured: bool = False) -> 
     ``workload.time_scale``, and the rate is that at which requests arrived. Runs are seeds of one point
     when all their varied values are equal. Points without an SLO or a rate are left out.
     """
+    groups = _grouped(runs, x)
+    curves = (_curve(label, list(points.values()), None if measured else x) for label, points in groups.items())
+    return [found for found in curves if found.rates_per_s]
+
+
+def _grouped(runs: Sequence[SweepRun], x: str) -> dict[str, dict[str, list[SweepRun]]]:
+    """Runs by all that was varied besides ``x``, then by ``x``; what is left in a group are seeds."""
     groups: dict[str, dict[str, list[SweepRun]]] = {}
     for run in runs:
         others = [str(value) for path, value in run.values.items() if path != x]
-        label = ", ".join(others) or str(run.summary["name"])
+        label = ", ".join(other for other in others if other) or str(run.summary["name"])
         groups.setdefault(label, {}).setdefault(str(run.values[x]), []).append(run)
-    curves = (_curve(label, list(points.values()), None if measured else x) for label, points in groups.items())
-    return [found for found in curves if found.rates_per_s]
+    return groups
 
 
 def _curve(label: str, points: Sequence[Sequence[SweepRun]], x: str | None) -> RateCurve:

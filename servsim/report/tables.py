@@ -45,6 +45,7 @@ _FIGURES = (
     Metric("batches.decode_seqs_mean", "decoding per step, mean", "sequences"),
     Metric("batches.tokens_per_step_mean", "tokens per step, mean", "tokens"),
     Metric("batches.busy", "time computing", "%", 100.0),
+    Metric("prefix_cache.hit_ratio", "prompt tokens found", "%", 100.0),
     Metric("kv_memory.used_mean", "KV use, mean", "%", 100.0),
     Metric("kv_memory.used_max", "KV use, max", "%", 100.0),
     Metric("kv_memory.internal_fragmentation_mean", "KV reserved but empty", "%", 100.0),

@@ -19,10 +19,17 @@ DATA_VARIABLE = "SERVSIM_DATA"
 """The environment variable that names the folder of real traces and measurements."""
 
 _NAME_OR_PATH: frozenset[KeyPath] = frozenset(
-    {("model",), ("instance", "hardware"), ("instance", "engine"), ("workload",)}
+    {
+        ("model",),
+        ("instance", "hardware"),
+        ("instance", "engine"),
+        ("instance", "memory", "compression", "link"),
+        ("workload",),
+    }
 )
 _ALWAYS_PATH = frozenset({"trace", "table"})  # under workload
 _TRAINED_ON: KeyPath = ("instance", "scheduler", "predictor", "trace")
+_TIERS: KeyPath = ("instance", "memory", "tiers")  # by name, each with a link and perhaps a device
 
 
 def anchored(value: Any, base: Path, path: KeyPath = (), *, place: str) -> Any:
@@ -68,6 +75,8 @@ def _means_file(text: str, path: KeyPath) -> bool:
         return is_path(text)
     if path == _TRAINED_ON:
         return True
+    if path[:3] == _TIERS:
+        return path[4:] in (("link",), ("device",)) and is_path(text)
     if path[:1] != ("workload",):
         return False
     return path[-1] in _ALWAYS_PATH or (path[-1] == "lengths" and is_path(text))

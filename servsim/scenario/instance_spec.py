@@ -6,23 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from servsim import registry
 from servsim.documents import Spec, WholeNumber, refusal
 from servsim.request import Request
+from servsim.scenario.compression_spec import CompressionSpec
 from servsim.scenario.plug_in import PlugInSpec
 from servsim.scenario.scheduler_spec import SchedulerSpec
+from servsim.scenario.tier_spec import Tiers
 
 __all__ = ["CostSpec", "FixedCost", "FrontendSpec", "InstanceSpec", "MemorySpec", "RooflineCost"]
-
-# Keys that the design foresees and this version does not have: refused, but not as a slip of the pen.
-_NOT_YET = {
-    "tiers": "memory tiers below the device are not part of this version",
-}
-
-
-def _refuse_not_yet(data: Any, key: str) -> Any:
-    if isinstance(data, dict) and key in data:
-        raise refusal("unknown key", remedy=_NOT_YET[key], at=(key,))
-    return data
 
 
 class MemorySpec(PlugInSpec):
@@ -43,10 +35,12 @@ class MemorySpec(PlugInSpec):
         0.0, ge=0, le=1, description="The share of each prompt found in a prefix cache, where prompts are not known."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_tiers(cls, data: Any) -> Any:
-        return _refuse_not_yet(data, "tiers")
+    tiers: Tiers = Field(
+        default_factory=dict, description="Memories below the device's own, by name, from near to far."
+    )
+    compression: CompressionSpec = Field(
+        default_factory=CompressionSpec, description="How much smaller KV is stored and read, and at what cost."
+    )
 
 
 class RooflineCost(Spec):
@@ -55,6 +49,9 @@ class RooflineCost(Spec):
     law: Literal["roofline"] = Field("roofline", description="Operators on the device's roofline.")
     async_scheduling: bool = Field(
         True, description="Whether the host's work for a step runs beside the device's, as in vLLM v1."
+    )
+    shared_prefix_attention: bool = Field(
+        False, description="Whether decode attention reads KV once that several sequences have in common."
     )
     host_step_s: float = Field(0.0, ge=0, description="Seconds of host work a step.")
     host_sequence_s: float = Field(0.0, ge=0, description="Seconds of host work a step for each sequence in it.")
@@ -137,3 +134,53 @@ class InstanceSpec(Spec):
     frontend: FrontendSpec = Field(
         default_factory=FrontendSpec, description="What happens to a request before the engine has it."
     )
+
+    @model_validator(mode="after")
+    def _check_tiers(self) -> InstanceSpec:
+        """Tiers are for an allocator that keeps KV in them, or else for a policy that swaps to the first one."""
+        memory, scheduler = self.memory, self.scheduler
+        tiers = ("memory", "tiers")
+        parameters = scheduler.parameters
+        taken = getattr(memory.plug_in, "uses_tiers", False)
+        if taken or not memory.tiers:
+            if getattr(parameters, "swap_copies", None) == "async":
+                why = (
+                    f"the tiers are those of the allocator {memory.allocator}"
+                    if taken
+                    else "there is no tier to swap to"
+                )
+                remedy = "add memory.tiers to the allocator paged, or leave swap_copies out"
+                raise refusal(why, remedy=remedy, at=("scheduler", "swap_copies"))
+            return self
+        if not getattr(scheduler.plug_in, "swaps", False):
+            able, swapping = _with(memory.kind, "uses_tiers"), _with(scheduler.kind, "swaps")
+            raise refusal(
+                f"the allocator {memory.allocator} keeps nothing below the device, "
+                f"and the policy {scheduler.policy} swaps nothing",
+                remedy=f"use the allocator {able} or the policy {swapping}, or leave tiers out",
+                at=tiers,
+            )
+        if not getattr(parameters, "swapping", True):
+            message = f"the policy {scheduler.policy} swaps nothing as it is set to recompute"
+            raise refusal(message, remedy="set it to swap or auto, or leave tiers out", at=tiers)
+        if len(memory.tiers) > 1:
+            remedy = f"keep one, or use the allocator {_with(memory.kind, 'uses_tiers')}"
+            raise refusal(f"{len(memory.tiers)} tiers, but a policy swaps to one", remedy=remedy, at=tiers)
+        fields = {} if parameters is None else type(parameters).model_fields
+        for name in getattr(parameters, "told_by_tier", ()):
+            if getattr(parameters, name) != fields[name].default:
+                remedy = f"leave {name} out: capacity and link of memory.tiers and the model tell it"
+                raise refusal("there is a tier to swap to", remedy=remedy, at=("scheduler", name))
+        return self
+
+
+def _with(kind: str, attribute: str) -> str:
+    """The plug-ins of a kind with such an attribute, in words."""
+    return " or ".join(name for name in registry.names(kind) if _has(kind, name, attribute))
+
+
+def _has(kind: str, name: str, attribute: str) -> bool:
+    try:
+        return bool(getattr(registry.resolve(kind, name), attribute, False))
+    except (ImportError, AttributeError):  # a broken plug-in that nobody asked for
+        return False

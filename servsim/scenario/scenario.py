@@ -19,6 +19,7 @@ from servsim.scenario.instance_spec import InstanceSpec
 from servsim.scenario.overrides import with_override
 from servsim.scenario.scheduler_spec import Router, RouterSpec
 from servsim.scenario.slo_spec import MetricsSpec, SloBounds, SloSpec
+from servsim.scenario.tier_spec import tier_references
 from servsim.scenario.workload_spec import SyntheticWorkload, WorkloadSpec
 
 __all__ = ["Scenario", "build_scenario"]
@@ -161,6 +162,11 @@ def _impossible_numbers(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, st
 def _check_files(scenario: Scenario, document: Document) -> None:
     _found(document, ("model",), "models", scenario.model)
     _found(document, ("instance", "hardware"), "hardware", scenario.instance.hardware)
+    memory = scenario.instance.memory
+    for path, name in tier_references(memory.tiers):
+        _found(document, ("instance", "memory", "tiers", *path), "hardware", name)
+    if memory.compression.link is not None:
+        _found(document, ("instance", "memory", "compression", "link"), "hardware", memory.compression.link)
     for path, name in files(document.data["workload"], ("workload",)):
         if not Path(name).is_file():
             wrong = "is a folder, not a file" if Path(name).is_dir() else "does not exist"

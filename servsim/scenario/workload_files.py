@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
-from servsim.documents import Spec, load_document, validate
+from pydantic import AfterValidator, Discriminator, Tag
+
+from servsim.documents import Spec, load_document, refusal, validate
 from servsim.errors import ScenarioError
 from servsim.scenario import catalogue
-from servsim.scenario.length_spec import ExplicitLengths, LengthPair, LengthTable
+from servsim.scenario.length_spec import ExplicitLengths, LengthPair, LengthTable, form_of_lengths
 
-__all__ = ["named_lengths"]
+__all__ = ["LengthSpec", "named_lengths"]
 
 
 def named_lengths(name: str) -> LengthPair | LengthTable:
@@ -32,3 +35,28 @@ def named_lengths(name: str) -> LengthPair | LengthTable:
 
 class _Lengths(Spec):
     lengths: ExplicitLengths
+
+
+def _known(name: str) -> str:
+    try:
+        named_lengths(name)
+    except ScenarioError as error:
+        if error.place is not None:  # the mistake is in the file of that name
+            raise
+        raise refusal(error.message, remedy=error.remedy) from None
+    return name
+
+
+def _form_of_lengths(value: Any) -> str:
+    if isinstance(value, str):
+        return "<name>"
+    return form_of_lengths(value)
+
+
+LengthSpec = Annotated[
+    Annotated[str, AfterValidator(_known), Tag("<name>")]
+    | Annotated[LengthPair, Tag("LengthPair")]
+    | Annotated[LengthTable, Tag("LengthTable")],
+    Discriminator(_form_of_lengths),
+]
+"""The name, or the file, of a workload whose lengths are meant; or lengths spelt out."""

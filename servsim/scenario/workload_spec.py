@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from servsim import registry
 from servsim.documents import Spec, WholeNumber, refusal
-from servsim.errors import ScenarioError
 from servsim.scenario.arrival_spec import ArrivalSpec, PiecewiseArrivals
-from servsim.scenario.length_spec import LengthPair, LengthTable, form_of_lengths
 from servsim.scenario.plug_in import PlugInSpec
-from servsim.scenario.workload_files import named_lengths
+from servsim.scenario.session_spec import PrefixSpec, SessionSpec
+from servsim.scenario.workload_files import LengthSpec
 
 __all__ = ["ClassSpec", "LengthSpec", "SyntheticWorkload", "TraceWorkload", "WorkloadSpec"]
 
@@ -22,31 +21,6 @@ DeclaredTokens = Annotated[WholeNumber, Field(ge=1, le=1 << 31)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=1e12)]
 Name = Annotated[str, Field(min_length=1)]
-
-
-def _known(name: str) -> str:
-    try:
-        named_lengths(name)
-    except ScenarioError as error:
-        if error.place is not None:  # the mistake is in the file of that name
-            raise
-        raise refusal(error.message, remedy=error.remedy) from None
-    return name
-
-
-def _form_of_lengths(value: Any) -> str:
-    if isinstance(value, str):
-        return "<name>"
-    return form_of_lengths(value)
-
-
-LengthSpec = Annotated[
-    Annotated[str, AfterValidator(_known), Tag("<name>")]
-    | Annotated[LengthPair, Tag("LengthPair")]
-    | Annotated[LengthTable, Tag("LengthTable")],
-    Discriminator(_form_of_lengths),
-]
-"""The name, or the file, of a workload whose lengths are meant; or lengths spelt out."""
 
 
 class ClassSpec(Spec):
@@ -61,12 +35,20 @@ class ClassSpec(Spec):
     )
     lengths: LengthSpec | None = Field(None, description="By default those of the workload.")
     max_tokens: DeclaredTokens | None = Field(None, description="By default that of the workload.")
+    prefixes: PrefixSpec | None = Field(None, description="By default those of the workload.")
+    sessions: SessionSpec | None = Field(None, description="By default those of the workload.")
+
+
+Samples = Annotated[WholeNumber, Field(ge=1, le=1024)]
+_SAMPLES = "Answers to each prompt, each a request of its own that arrives with the others (n in OpenAI's API)."
 
 
 class SyntheticWorkload(Spec):
     """Requests drawn at random: arrivals, lengths and, where there are several, classes of clients.
 
-    The stream ends after ``num_requests`` requests or before ``duration_s``, whichever comes first.
+    The stream ends after ``num_requests`` requests or before ``duration_s``, whichever comes first. With ``sessions``
+    every turn is a request: ``arrivals`` says when sessions begin, the last session is cut short so that there are
+    ``num_requests`` turns, and a session ends early where a turn is rejected or would arrive after ``duration_s``.
     """
 
     arrivals: ArrivalSpec = Field(description="When requests arrive.")
@@ -79,6 +61,21 @@ class SyntheticWorkload(Spec):
     max_tokens: DeclaredTokens = Field(
         1024, description="The bound on its output that a request declares; raised to its output where that is longer."
     )
+    prefixes: PrefixSpec | None = Field(None, description="Prefixes that prompts share, say system prompts.")
+    sessions: SessionSpec | None = Field(None, description="Conversations of several turns; by default there are none.")
+    tokens_per_hash: Annotated[WholeNumber, Field(ge=1, le=1 << 20)] = Field(
+        16, description="Tokens in a unit of content, where prefixes, sessions or samples tell what is equal."
+    )
+
+    samples: Samples = Field(1, description=_SAMPLES)
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> Self:
+        waits = self.sessions is not None or any(one.sessions is not None for one in self.classes or ())
+        if self.samples > 1 and (waits or self.arrivals.process == "closed_loop"):
+            remedy = "leave sessions and closed loops out"
+            raise refusal("several answers cannot be waited for", remedy=remedy, at=("samples",))
+        return self
 
     @model_validator(mode="after")
     def _check_end(self) -> Self:
@@ -127,11 +124,18 @@ class TraceWorkload(PlugInSpec):
         "refuse", description="Rows without prompt or output tokens are refused, or dropped and counted."
     )
     arrivals: ArrivalSpec | None = Field(None, description="Replaces the times of the file; needed where it has none.")
+    samples: Samples = Field(1, description=_SAMPLES)
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> Self:
+        if self.samples > 1 and self.arrivals is not None and self.arrivals.process == "closed_loop":
+            raise refusal("several answers cannot be waited for", remedy="leave closed loops out", at=("samples",))
+        return self
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_lengths(cls, data: Any) -> Any:
-        for key in ("lengths", "classes"):
+        for key in ("lengths", "classes", "prefixes", "sessions"):
             if isinstance(data, dict) and key in data:
                 raise refusal("a trace brings its own requests", remedy=f"leave {key} or the trace out", at=(key,))
         if isinstance(data, dict) and "format" not in data:

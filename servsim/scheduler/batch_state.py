@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
+from servsim.request import Sequence
 from servsim.scheduler.progress import Progress
 from servsim.scheduler.running import Running
 
@@ -24,9 +27,9 @@ class BatchState(Progress):
         prompt, bound = self.all_marks().astype(np.int64)
         return prompt, bound, self.generated()
 
-    def lacking(self) -> Tokens:
-        """Tokens that each must still compute before it emits its next: 1 for a decoder."""
+    def lacking(self, loading: Iterable[Sequence] = ()) -> Tokens:
+        """Tokens that each must still compute before it emits its next: 1 for a decoder; ``loading``: KV on its way."""
         lacking = np.ones(len(self.members), dtype=np.int64)
-        for sequence in self._running.prefilling:
+        for sequence in (*self._running.prefilling, *loading):
             lacking[self._places[sequence]] = sequence.total_tokens - sequence.kv_tokens
         return lacking

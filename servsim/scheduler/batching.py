@@ -110,7 +110,7 @@ class VllmV1Batching(LinePolicy):
         admitted = 0
         while budget > 0 and admitted < places:
             sequence = queue.peek(admitted)
-            tokens = min(sequence.total_tokens, self._longest_chunk, budget)
+            tokens = min(round_.lacking(sequence), self._longest_chunk, budget)
             alone = not admitted and not self.running.sequences
             if not self.admission.admits(sequence, admitted) or not round_.admit(sequence, tokens, alone=alone):
                 break
@@ -139,12 +139,14 @@ class VllmV1Batching(LinePolicy):
         place = 0
         while place < len(todo) and budget > 0:
             sequence = todo[place]
+            if sequence in self.memory.loading:
+                place += 1
+                continue
             tokens = min(self._lacking(sequence), budget)
             while not self._grant(round_, sequence, tokens):
                 victim = self._victim(todo)
-                if victim in scheduled:
-                    budget += scheduled.pop(victim)
-                    place -= 1
+                budget += scheduled.pop(victim, 0)
+                place -= todo.index(victim) < place
                 todo.remove(victim)
                 round_.release(victim, self.running.kv_tokens(victim))
                 preempted.append(victim)

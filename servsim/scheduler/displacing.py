@@ -83,7 +83,7 @@ class DisplacingBatching(VllmV1Batching):
         admitted = 0
         while budget > 0 and admitted < min(self.max_num_seqs - kept, len(self.queue)):
             sequence = self.queue.peek(admitted)
-            tokens = min(sequence.total_tokens, self._longest_chunk, budget)
+            tokens = min(round_.lacking(sequence), self._longest_chunk, budget)
             alone = not admitted and not kept
             if not self.admission.admits(sequence, admitted) or not round_.admit(sequence, tokens, alone=alone):
                 break

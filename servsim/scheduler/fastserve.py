@@ -46,8 +46,10 @@ class _Draft:
     swapped: list[Job] = field(default_factory=list)
     dropped: list[Job] = field(default_factory=list)
     fetched: list[Job] = field(default_factory=list)
-    copied_blocks: int = 0
-    freed_blocks: int = 0  # of the swap space; below 0: taken
+    copied_in: list[Job] = field(default_factory=list)
+    copy_s: float = 0.0
+    out_blocks: int = 0  # that are taken in the swap space
+    back_blocks: int = 0
     stalls: bool = False
 
 
@@ -67,8 +69,10 @@ class FastServe:
     Source: the released code (SwiftTransformer's scheduler): a first quantum of 10 ms, promotion every 1,000
     iterations, swaps by level and not by the paper's estimated next scheduled time. Other than there, a
     job that never ran counts as stepped at its arrival, a batch keeps its order when it is put back, and copies
-    are synchronous: FastServe overlaps them with computation, so that swaps cost more here. Iteration times include
-    copies. First-iteration times are those of the cost model. Paged memory only is swapped proactively.
+    are synchronous, unless with a tier ``swap_copies: async`` lets them overlap with computation, as FastServe
+    does: a member of the batch then keeps its place in it, uncharged, until its KV is there. Iteration times include
+    copies that are waited for. First-iteration times are those of the cost model. Paged memory only is swapped
+    proactively.
 
     Further deviations: the token cap counts the prompts of new jobs only and never holds a decoder back; the
     reservation is not repeated with an empty batch after an iteration; a copy's launch costs nothing unless
@@ -78,6 +82,7 @@ class FastServe:
 
     Parameters = FastServeParameters
     asynchronous = False
+    swaps = True
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
@@ -100,6 +105,8 @@ class FastServe:
         self._looked = 0  # the iteration of the latest look for starving jobs
         self._now_s = 0.0
         self._draft: _Draft | None = None
+        self._awaited: dict[Job, None] = {}  # who is in the batch, and whose KV is on its way
+        self._settled_blocks = 0  # of the swap space in use when the batch was settled
 
     @property
     def waiting(self) -> int:
@@ -157,12 +164,13 @@ class FastServe:
         if not self._jobs:
             return IDLE
         if self._settled and self.memory.steps_until_full(1) and self._spared(1):
-            return DECODE
+            return DECODE if self.running.decoders else IDLE
         draft = self._compose()
         plan = self._spelt_out(draft)
         self._draft = draft
         self._settled = plan.plain
         if self._settled:
+            self._settled_blocks = self.swap.used_blocks
             # Nobody could be swapped out, if there is too little already; only an event changes that.
             self._watched = self._free_after(1) >= self._spare
         return plan
@@ -179,15 +187,18 @@ class FastServe:
         ):
             if job.place is Place.RUNNING:
                 self._run -= 1
+                self._awaited.pop(job, None)
             queue.rest(job, now_s)
             if place is Place.FRESH:
                 job.sequence.kv_tokens = 0
             queue.move(job, place)
-        self.swap.used_blocks -= draft.freed_blocks
+        self.swap.moved(draft.out_blocks - draft.back_blocks)
         for job in draft.entering:
             self._run += 1
             queue.move(job, Place.RUNNING)
-            if not draft.stalls:
+            if self.swap.asynchronous and job.sequence in self.memory.loading:
+                self._awaited[job] = None
+            elif not draft.stalls:
                 queue.serve(job, now_s)
         if draft.stalls:
             queue.stall(draft.batch, now_s)
@@ -205,6 +216,11 @@ class FastServe:
         """Charges, demotions and promotions up to now; asked twice, the second time finds nothing to do."""
         self._now_s = now_s
         demoted = self.queue.advance(now_s)
+        for job in [job for job in self._awaited if job.sequence not in self.memory.loading]:
+            del self._awaited[job]
+            self.queue.serve(job, now_s)
+        if self._settled_blocks != self.swap.used_blocks:
+            self._settled = False  # new jobs may be let in again
         if demoted and self._settled:
             last = self.queue.started[self._run - 1]
             behind = max(job.entry for job in demoted) > last
@@ -255,7 +271,8 @@ class FastServe:
 
     def _quick(self, batch: list[Job]) -> _Draft | None:
         """All who run grow at once, the others find room; None where memory must be made."""
-        draft = _Draft(self.memory.round(), batch, [job for job in batch if job.place is not Place.RUNNING])
+        running = Place.RUNNING  # looked up once: of an enumeration that is slow (benchmarks/policies.py)
+        draft = _Draft(self.memory.round(), batch, [job for job in batch if job.place is not running])
         if not draft.round.grow_decoders():
             return None
         for job in draft.entering:
@@ -289,22 +306,24 @@ class FastServe:
     def _grant(self, draft: _Draft, job: Job, *, alone: bool) -> bool:
         sequence = job.sequence
         if job.place is Place.FRESH:
-            return draft.round.admit(sequence, sequence.total_tokens, alone=alone)
+            return draft.round.admit(sequence, draft.round.lacking(sequence), alone=alone)
         if job.place is not Place.SWAPPED:
             return draft.round.grow(sequence, self.running.kv_tokens(sequence))
         if not draft.round.restore(sequence):
             return False
-        self._copied(draft, job, 1)
+        self._comes_back(draft, job)
         return True
 
     def _evict(self, draft: _Draft, job: Job) -> None:
         """Its KV leaves the device: to the swap space, or for good."""
         draft.round.release(job.sequence, self.running.kv_tokens(job.sequence))
-        if self._blocks(job) <= self.swap.free_blocks + draft.freed_blocks:
-            draft.swapped.append(job)
-            self._copied(draft, job, -1)
-        else:
+        if not self._has_room(draft, job):
             draft.dropped.append(job)
+            return
+        blocks = self._blocks(job)
+        draft.swapped.append(job)
+        draft.copy_s += self.swap.copy_s(blocks)
+        draft.out_blocks += self.swap.takes_blocks(job.sequence, blocks)
 
     def _keep_spare(self, draft: _Draft, rest: list[Entry], gone: set[Job]) -> None:
         """Swap out from the end of the line while too little is free, else swap in from its front."""
@@ -313,26 +332,31 @@ class FastServe:
             for _, _, job in reversed(rest):
                 if job in gone:
                     continue
-                room = self._blocks(job) <= self.swap.free_blocks + draft.freed_blocks
-                if job.place is not Place.SWAPPED and room:
+                if job.place is not Place.SWAPPED and self._has_room(draft, job):
                     self._evict(draft, job)
                     if round_.free_blocks >= spare:  # type: ignore[attr-defined]
                         return
             return
-        if self.swap.used_blocks:
+        if self.swap.used_blocks and round_.free_blocks > spare:  # type: ignore[attr-defined]
             idle = (job for _, _, job in rest if job not in gone)
             for job in islice(idle, self.max_num_seqs):
                 if job.place is Place.SWAPPED:
                     size = self._blocks(job) + 1
                     if round_.free_blocks < spare + size or not round_.restore(job.sequence):  # type: ignore[attr-defined]
                         return
-                    self._copied(draft, job, 1)
+                    self._comes_back(draft, job)
                     draft.fetched.append(job)
 
-    def _copied(self, draft: _Draft, job: Job, sign: int) -> None:
+    def _has_room(self, draft: _Draft, job: Job) -> bool:
+        """Whether the swap space does for a job, besides those whom this draft swaps out."""
+        taken = self.swap.takes_blocks(job.sequence, self._blocks(job))
+        return taken <= self.swap.free_blocks - draft.out_blocks
+
+    def _comes_back(self, draft: _Draft, job: Job) -> None:
         blocks = self._blocks(job)
-        draft.copied_blocks += blocks
-        draft.freed_blocks += sign * blocks
+        draft.copied_in.append(job)
+        draft.copy_s += self.swap.copy_s(blocks)
+        draft.back_blocks += blocks
 
     def _blocks(self, job: Job) -> int:
         return -(-self.running.kv_tokens(job.sequence) // self.memory.block_size)
@@ -340,15 +364,17 @@ class FastServe:
     def _spelt_out(self, draft: _Draft) -> Plan:
         """The plan of a draft; the plain decode plan where nothing moves."""
         entering = [(job.place is Place.FRESH, job.sequence) for job in draft.entering]
-        new = [(sequence, sequence.total_tokens) for fresh, sequence in entering if fresh]
+        new = [(sequence, draft.round.lacking(sequence)) for fresh, sequence in entering if fresh]
         back = [sequence for fresh, sequence in entering if not fresh]
         moved = (draft.parked, draft.swapped, draft.dropped, draft.fetched)
         if not new and not back and not any(moved):
-            return DECODE if draft.batch else IDLE
+            return DECODE if self.running.decoders else IDLE
         out = [job.sequence for job in (*draft.parked, *draft.swapped) if job.place is Place.RUNNING]
         dropped = [job.sequence for job in draft.dropped if job.place is Place.RUNNING]
-        copy_s = self.swap.copy_s(draft.copied_blocks)
-        return Plan(new, len(new), not draft.stalls, (), dropped, out, back, copy_s, draft.round)
+        copied_out = [job.sequence for job in draft.swapped]
+        copied_in = [job.sequence for job in draft.copied_in]
+        moves = (dropped, out, back, copied_out, copied_in, draft.copy_s)
+        return Plan(new, len(new), not draft.stalls, (), *moves, draft.round)
 
     def _spared(self, steps: int) -> bool:
         """Whether nobody has to be swapped out within so many steps, to keep blocks free."""

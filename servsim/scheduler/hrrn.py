@@ -76,8 +76,8 @@ class Hrrn(VllmV1Batching):
 
     Ageing without a clock: a long prompt is overtaken by short ones until as much as itself was prefilled in
     front of it. In SGLang's way the line is kept by arrival when it is long (128).
-    The divisor is prompt plus emitted tokens, where SGLang has what its prefix cache lacks: nothing is cached between
-    requests here. Victims of a lack of memory are the latest admitted, as in vLLM's default mode.
+    The divisor is prompt plus emitted tokens, with a prefix cache as well, where SGLang takes what its cache lacks.
+    Victims of a lack of memory are the latest admitted, as in vLLM's default mode.
     """
 
     class Parameters(BaseModel):

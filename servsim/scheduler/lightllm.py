@@ -29,7 +29,10 @@ class LightLlmAdmission(Admission):
     router_max_new_token_len))``; busy is ``used / capacity >= router_token_ratio``: always in the conservative mode. A
     lone request is let in whatever the estimate says.
 
-    Source: LightLLM (fc72ffab), router queue. Not modelled: KV that its prefix cache pins, or could free.
+    ``a`` counts shared prefixes once for each, as LightLLM's does, so that with much sharing the peak is
+    over-estimated; what a prefix cache holds for nobody counts as free.
+
+    Source: LightLLM (fc72ffab), router queue.
     """
 
     Parameters = AdmissionParameters
@@ -61,7 +64,7 @@ class LightLlmAdmission(Admission):
             np.array([sequence.total_tokens]),
             np.array([sequence.generated_tokens]),
             np.array([sequence.max_tokens]),
-            np.array([sequence.total_tokens - sequence.kv_tokens]),
+            np.array([sequence.total_tokens - self.memory.cached_tokens(sequence)]),
         )
         together = np.concatenate([self._stages[admitted], one])
         if len(together) > 1 and peak_tokens(together) >= self.capacity_tokens:
@@ -102,7 +105,7 @@ class LightLlmAdmission(Admission):
 
     def _running(self) -> Tokens:
         prompt, bound, generated = self._batch.state()
-        lacking = self._batch.lacking() if self._chunk else np.ones_like(prompt)
+        lacking = self._batch.lacking(self.memory.loading) if self._chunk else np.ones_like(prompt)
         return self._packed(prompt + generated, generated, bound, lacking)
 
     def _packed(self, tokens: Tokens, generated: Tokens, bound: Tokens, lacking: Tokens) -> Tokens:

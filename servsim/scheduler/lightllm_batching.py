@@ -28,7 +28,7 @@ class LightLlmBatching(LinePolicy):
     the front of the line and are computed again. An order with an urgency of its own says who that is.
 
     Source: LightLLM (fc72ffab). Its blocks hold one token; with larger ones a conservative admission may still come
-    to pause. Not modelled: its prefix cache, from which a resumed request could take KV; prefill and decode on
+    to pause. Its prefix cache is the allocator ``radix`` with ``insert: at_end``. Not modelled: prefill and decode on
     different devices. Weak: that chunks do not wait for ``router_max_wait_tokens`` is our reading.
     """
 
@@ -106,7 +106,7 @@ class LightLlmBatching(LinePolicy):
         admitted = 0
         while admitted < min(len(queue), self.max_num_seqs - len(running.sequences)):
             sequence = queue.peek(admitted)
-            tokens = self._next_chunk(sequence.total_tokens)
+            tokens = self._next_chunk(round_.lacking(sequence))
             alone = not admitted and not running.sequences
             others_paused = paused - (sequence in self._paused)
             if len(running.sequences) + admitted + 1 + others_paused > self.max_num_seqs and not alone:
@@ -132,6 +132,9 @@ class LightLlmBatching(LinePolicy):
         place = 0
         while place < len(kept):
             sequence = kept[place]
+            if sequence in self.memory.loading:
+                place += 1
+                continue
             tokens = 1 if sequence.decoding else self._next_chunk(sequence.total_tokens - sequence.kv_tokens)
             if self._grant(round_, sequence, tokens):
                 place += 1
@@ -141,7 +144,7 @@ class LightLlmBatching(LinePolicy):
             victim = kept.pop()
             round_.release(victim, running.kv_tokens(victim))
             paused.append(victim)
-        decoding = len(kept) > len(prefills)
+        decoding = any(one.decoding for one in kept)
         return Plan(prefills, decode=decoding, preempted=paused, round=round_)
 
     def _age(self, sequence: Sequence) -> tuple[float, ...]:

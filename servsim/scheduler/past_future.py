@@ -93,7 +93,7 @@ class PastFutureAdmission(Admission):
         self._chunk = settings.chunked_prefill_size
         self.running = surroundings.running
         self.history = LengthHistory(settings.window, settings.default_output_tokens)
-        memory = surroundings.memory
+        self._memory = memory = surroundings.memory
         self._limit = memory.total_blocks * memory.block_size * settings.limit_share
         self._wait_steps = settings.router_max_wait_tokens
         self._stream = surroundings.stream("past_future")
@@ -147,7 +147,7 @@ class PastFutureAdmission(Admission):
         held = sequence.total_tokens + sum(other.total_tokens for other in pending)
         # A decoder's KV lacks its newest token; a running prefill counts its whole prompt, as the original does.
         held += running.context_tokens + running.decoders
-        held += sum(other.total_tokens for other in running.prefilling)
+        held += sum(other.total_tokens for other in (*running.prefilling, *self._memory.loading))
         if held >= self._limit:
             return False
         if self._pass is None:
@@ -167,7 +167,7 @@ class PastFutureAdmission(Admission):
         uniform = self._draws(scenarios * len(prompt)).reshape(scenarios, -1)
         total = self.history.draw_running(generated, bound, uniform, always_bounded=self._later)
         cap = np.minimum(bound, np.maximum(generated, total))
-        lacking = self._batch.lacking() if self._later else 1
+        lacking = self._batch.lacking(self._memory.loading) if self._later else 1
         return self._packed(prompt + generated, generated, cap, lacking)
 
     def _with_waiting(self, sequence: Sequence) -> Tokens:
@@ -177,7 +177,7 @@ class PastFutureAdmission(Admission):
         total = self.history.draw_waiting(self._draws(len(self._pass)))
         cap = np.minimum(sequence.max_tokens, np.maximum(generated, total))
         held = np.full(len(cap), sequence.total_tokens, dtype=np.int64)
-        column = self._packed(held, generated, cap, sequence.total_tokens - sequence.kv_tokens)
+        column = self._packed(held, generated, cap, sequence.total_tokens - self._memory.cached_tokens(sequence))
         return np.concatenate([self._pass, column[:, None]], axis=1)
 
     def _draws(self, count: int) -> NDArray[np.float64]:

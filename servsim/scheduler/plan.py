@@ -20,8 +20,10 @@ class Plan(NamedTuple):
     left_out: Many[Sequence] = ()  # ... but for these; without ``decode`` all of them stall, and none is listed
     preempted: Many[Sequence] = ()  # in this order; they go back to waiting
     swapped_out: Many[Sequence] = ()  # leave the device with their KV kept elsewhere; the policy keeps them
-    swapped_in: Many[Sequence] = ()  # come back with their KV, and go on in this very step
-    copy_s: float = 0.0  # seconds of copying before the step, for what is swapped
+    swapped_in: Many[Sequence] = ()  # come back with their KV, and go on in this very step, or when it is there
+    copied_out: Many[Sequence] = ()  # whose KV leaves the device for a tier; not who only stops running
+    copied_in: Many[Sequence] = ()  # whose KV comes back from it: of some maybe ahead of their turn
+    copy_s: float = 0.0  # seconds of copying before the step, for what is swapped without a tier
     round: Round | None = None  # the memory that it takes; None: only the decoders' growth
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from servsim.memory.allocator import Allocator
+from servsim.memory.swap_space import SwapSpace
 from servsim.request import Sequence
 from servsim.scheduler.plan import Plan
 from servsim.scheduler.running import Running
@@ -52,6 +53,7 @@ class Surroundings:
     decode_s: Callable[[int, int], float] = _unknown_decode_s  # a decode step of so many sequences storing so much
     bounds: tuple[Bounds, ...] = (Bounds(),)  # the SLO of each class, by its index
     kv_bytes_per_token: int = 0  # over all devices of the instance
+    swap_space: SwapSpace | None = None  # the tier for policies that swap, if the scenario has one
 
 
 class Policy(Protocol):

@@ -16,6 +16,11 @@ Levels = NDArray[np.int64]
 Key = tuple[int, int]  # level and number of arrival, smallest first
 
 
+_CHUNK = 256  # places that are made Python numbers at once
+_AHEAD = 64
+_SMALL = 1 << 15  # levels below it are sorted by radix, in a tenth of the time (benchmarks/policies.py)
+
+
 class PriorityLine:
     """All live sequences with a priority each, and in its order (ties: by arrival) those of them that wait.
 
@@ -32,6 +37,8 @@ class PriorityLine:
         self._sorted: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # places of who waits, as of the latest update
         self._gone = 0  # how many of these have left
         self._entered: list[tuple[int, int, Sequence]] = []  # since then: keys negated, so that the first is last
+        self._ahead: list[Key] = []  # the next of these, as Python numbers, with their levels ...
+        self._from = 0  # ... and which of these they are
         self._ranked: NDArray[np.int64] = self._sorted  # places of all, as of the latest update
 
     def __len__(self) -> int:
@@ -78,7 +85,7 @@ class PriorityLine:
             return None
         if self._entered_is_first(self._gone, len(self._entered)):
             return self._entered[-1][2]
-        return self._member(self._sorted[self._gone])
+        return self._member(self._next(self._gone)[1])
 
     def in_order(self) -> Iterator[Sequence]:
         """Those who wait, the first first."""
@@ -88,7 +95,7 @@ class PriorityLine:
                 left -= 1
                 yield self._entered[left][2]
             else:
-                yield self._member(self._sorted[gone])
+                yield self._member(self._next(gone)[1])
                 gone += 1
 
     def drop(self, count: int) -> None:
@@ -97,7 +104,7 @@ class PriorityLine:
             if self._entered_is_first(self._gone, len(self._entered)):
                 place = -self._entered.pop()[1]
             else:
-                place = int(self._sorted[self._gone])
+                place = self._next(self._gone)[1]
                 self._gone += 1
             self._waits[place] = False
 
@@ -107,22 +114,36 @@ class PriorityLine:
             self._compact()
         live = np.flatnonzero(self._live[: len(self._members)])
         self._levels[live] = draw(self._levels[live])
-        self._ranked = live[np.argsort(self._levels[live], kind="stable")]
+        self._ranked = live[_ranks(self._levels[live])]
         self._sorted = self._ranked[self._waits[self._ranked]]
         self._gone = 0
+        self._ahead = []
         self._entered.clear()
 
     def all_in_order(self) -> Iterator[Sequence]:
         """All that were live at the latest update, waiting or not, by their priorities; asked right after it."""
-        return map(self._member, self._ranked)
+        members = self._members
+        for first in range(0, len(self._ranked), _CHUNK):
+            for place in self._ranked[first : first + _CHUNK].tolist():
+                member = members[place]
+                assert member is not None
+                yield member
 
     def _entered_is_first(self, gone: int, left: int) -> bool:
         """Whether, of those who are left on both sides, one who entered since goes first; one side has somebody."""
         if gone == len(self._sorted) or not left:
             return left > 0
         level, place, _ = self._entered[left - 1]
-        first = self._sorted[gone]
-        return (-level, -place) < (self._levels[first], first)
+        return (-level, -place) < self._next(gone)
+
+    def _next(self, gone: int) -> Key:
+        """Level and place of the one that is first when so many have left."""
+        index = gone - self._from
+        if not 0 <= index < len(self._ahead):
+            places = self._sorted[gone : gone + _AHEAD]
+            self._ahead = list(zip(self._levels[places].tolist(), places.tolist(), strict=True))
+            self._from, index = gone, 0
+        return self._ahead[index]
 
     def _member(self, place: int) -> Sequence:
         member = self._members[place]
@@ -138,3 +159,10 @@ class PriorityLine:
         for column in (self._levels, self._waits, self._live):
             column[:size] = column[live]
         self._live[size:] = self._waits[size:] = False
+
+
+def _ranks(levels: Levels) -> NDArray[np.int64]:
+    """The order of levels, of equal ones the first first."""
+    if len(levels) and levels.max() < _SMALL:
+        levels = levels.astype(np.int16)
+    return np.argsort(levels, kind="stable")

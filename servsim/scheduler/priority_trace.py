@@ -27,7 +27,14 @@ class PriorityTraceParameters(CopyParameters):
     keep_probability: float = Field(
         0.8, ge=0, le=1, description="markov: chance to keep the priority, else it moves to a neighbour (our number)"
     )
-    preemption: Literal["swap", "recompute"] = Field("swap", description="what becomes of the KV of who must make room")
+    preemption: Literal["swap", "recompute", "auto"] = Field(
+        "swap", description="what becomes of the KV of who must make room; auto: swapped where that takes less time"
+    )
+
+    @property
+    def swapping(self) -> bool:
+        """Whether anything is ever swapped."""
+        return self.preemption != "recompute"
 
 
 class _Draft:
@@ -40,8 +47,9 @@ class _Draft:
         self.out: list[Sequence] = []
         self.back: list[Sequence] = []
         self.dropped: list[Sequence] = []
-        self.copied_blocks = 0
-        self.freed_blocks = 0
+        self.copy_s = 0.0
+        self.out_blocks = 0  # that are taken in the swap space
+        self.back_blocks = 0
 
 
 class PriorityTrace:
@@ -56,8 +64,9 @@ class PriorityTrace:
 
     A copy takes ``operations * copy_launch_s + bytes / bandwidth``, with two tensors a layer for every block, or
     for every run of ``blocks_per_copy`` blocks (FastSwitch's block groups; the length of runs is given, not simulated).
-    Copies are synchronous, as in the vLLM that FastSwitch compares with. Its asynchronous swap-in and its reuse
-    of host copies are not modelled. The trace is drawn as the run goes, per instance, in order of arrival. The step
+    Copies are synchronous, as in the vLLM that FastSwitch compares with, unless with a tier ``swap_copies: async`` lets
+    others run until the KV of who comes back is there, as FastSwitch does; it decides so case by case. Its reuse of
+    host copies is not modelled. The trace is drawn as the run goes, per instance, in order of arrival. The step
     counter counts decode steps; steps that only prefill do not count. Whom an update wants to run is reckoned in
     blocks of ``block_size`` tokens, as paged memory grants them; contiguous memory may hold fewer. An update
     costs O(n log n) of all live requests.
@@ -67,6 +76,7 @@ class PriorityTrace:
 
     Parameters = PriorityTraceParameters
     asynchronous = False
+    swaps = True
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.running = surroundings.running
@@ -138,10 +148,8 @@ class PriorityTrace:
             return DECODE if running.decoders else IDLE
         decoders = running.decoders - sum(one.decoding for one in (*draft.out, *draft.dropped))
         decode = decoders > 0 or any(_decodes(one) for one in draft.back)
-        copy_s = self.swap.copy_s(draft.copied_blocks)
-        return Plan(
-            draft.prefills, len(draft.admitted), decode, (), draft.dropped, draft.out, draft.back, copy_s, draft.round
-        )
+        moved = (draft.dropped, draft.out, draft.back, draft.out, draft.back)
+        return Plan(draft.prefills, len(draft.admitted), decode, (), *moved, draft.copy_s, draft.round)
 
     def begin(self, plan: Plan) -> None:
         """Who comes in leaves the line, who goes out enters it."""
@@ -154,7 +162,7 @@ class PriorityTrace:
             self._swapped[sequence] = None
         for sequence in (*draft.out, *draft.dropped):
             self._line.enter(sequence)
-        self.swap.used_blocks -= draft.freed_blocks
+        self.swap.moved(draft.out_blocks - draft.back_blocks)
         self._refused = None
         self._displace = False
 
@@ -211,6 +219,9 @@ class PriorityTrace:
         place = 0
         while place < len(stay):
             sequence = stay[place]
+            if sequence in self.memory.loading:
+                place += 1
+                continue
             lacking = 0 if sequence.decoding else sequence.total_tokens - sequence.kv_tokens
             tokens = min(lacking, budget)
             granted = (
@@ -238,10 +249,12 @@ class PriorityTrace:
                 if not draft.round.restore(sequence):
                     return
                 draft.back.append(sequence)
-                self._copied(draft, sequence, 1)
+                blocks = self._blocks(sequence)
+                draft.copy_s += self.swap.copy_s(blocks)
+                draft.back_blocks += blocks
                 budget -= _decodes(sequence)
                 continue
-            tokens = min(sequence.total_tokens, budget)
+            tokens = min(draft.round.lacking(sequence), budget)
             if not draft.round.admit(sequence, tokens, alone=not staying and not taken):
                 return
             draft.prefills.append((sequence, tokens))
@@ -272,17 +285,22 @@ class PriorityTrace:
     def _evict(self, draft: _Draft, sequence: Sequence) -> None:
         """Its KV leaves the device: to the swap space, or for good."""
         draft.round.release(sequence, self.running.kv_tokens(sequence))
-        room = self.swap.free_blocks + draft.freed_blocks
-        if self.settings.preemption == "swap" and self._blocks(sequence) <= room:
+        blocks = self._blocks(sequence)
+        taken = self.swap.takes_blocks(sequence, blocks)
+        if self._is_swapped(sequence, taken, self.swap.free_blocks - draft.out_blocks):
             draft.out.append(sequence)
-            self._copied(draft, sequence, -1)
+            draft.out_blocks += taken
+            draft.copy_s += self.swap.copy_s(blocks)
         else:
             draft.dropped.append(sequence)
 
-    def _copied(self, draft: _Draft, sequence: Sequence, sign: int) -> None:
-        blocks = self._blocks(sequence)
-        draft.copied_blocks += blocks
-        draft.freed_blocks += sign * blocks
+    def _is_swapped(self, sequence: Sequence, blocks: int, room: int) -> bool:
+        """Whether the KV of who makes room is kept, where so many blocks are free for the ``blocks`` that it takes."""
+        if blocks > room:
+            return False
+        if self.settings.preemption == "auto":
+            return self.swap.is_cheaper(sequence, self.running.kv_tokens(sequence), room)
+        return self.settings.preemption == "swap"
 
     def _blocks(self, sequence: Sequence) -> int:
         return -(-self.running.kv_tokens(sequence) // self.memory.block_size)

@@ -140,7 +140,7 @@ class S3(VllmV1Batching):
         budget = self.max_num_batched_tokens
         prefills: list[tuple[Sequence, int]] = []
         for sequence in self.running.sequences:
-            if sequence in evicted:
+            if sequence in evicted or sequence in self.memory.loading:
                 continue
             tokens = min(self._lacking(sequence), budget)
             if not self._grant(round_, sequence, tokens):
@@ -206,7 +206,7 @@ class S3(VllmV1Batching):
             if place is None:
                 break
             sequence = self.queue.at(place)
-            tokens = min(sequence.total_tokens, self._longest_chunk, budget)
+            tokens = min(round_.lacking(sequence), self._longest_chunk, budget)
             if not self.admission.admits(sequence, len(taken)) or not round_.admit(sequence, tokens, alone=alone):
                 break
             taken.append(place)

@@ -115,7 +115,7 @@ class Sarathi(LinePolicy):
         prefills: list[tuple[Sequence, int]] = []
         used = decoders
         for sequence in self.running.prefilling:
-            tokens = self._chunk(sequence, used)
+            tokens = self._chunk(sequence, sequence.total_tokens - sequence.kv_tokens, used)
             if tokens > 0 and sequence not in victims and round_.extend(sequence, tokens):
                 prefills.append((sequence, tokens))
                 used += tokens
@@ -128,7 +128,7 @@ class Sarathi(LinePolicy):
         admitted = 0
         while admitted < places:
             sequence = self.queue.peek(admitted)
-            tokens = self._chunk(sequence, used)
+            tokens = self._chunk(sequence, round_.lacking(sequence), used)
             blocks = self._rule.blocks(sequence.total_tokens)
             alone = not admitted and not self.running.sequences
             if tokens <= 0 or (spare_blocks - blocks < self._watermark_blocks and not alone):
@@ -141,15 +141,16 @@ class Sarathi(LinePolicy):
             admitted += 1
         return admitted
 
-    def _chunk(self, sequence: Sequence, used_tokens: int) -> int:
+    def _chunk(self, sequence: Sequence, lacking_tokens: int, used_tokens: int) -> int:
         """Tokens that a prefill may do in a step that has so many already; never negative."""
-        stage = min(sequence.kv_tokens // self._stage_tokens, len(self._chunk_sizes) - 1)
-        return max(0, min(sequence.total_tokens - sequence.kv_tokens, self._chunk_sizes[stage] - used_tokens))
+        stage = min((sequence.total_tokens - lacking_tokens) // self._stage_tokens, len(self._chunk_sizes) - 1)
+        return max(0, min(lacking_tokens, self._chunk_sizes[stage] - used_tokens))
 
     def _pledged(self) -> int:
         """Blocks that prefills under way have taken and not filled."""
         blocks = self._rule.blocks
-        return sum(blocks(one.total_tokens) - blocks(one.kv_tokens) for one in self.running.prefilling)
+        unfilled = (*self.running.prefilling, *self.memory.loading)
+        return sum(blocks(one.total_tokens) - blocks(one.kv_tokens) for one in unfilled)
 
     def _held_blocks(self, sequence: Sequence) -> int:
         """Blocks that a running sequence has taken."""

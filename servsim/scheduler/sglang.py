@@ -9,31 +9,29 @@ from pydantic import Field, field_validator
 
 from servsim.documents import refusal
 from servsim.errors import suggestion
+from servsim.memory.radix_protocol import PrefixTree
 from servsim.request import Sequence
 from servsim.scheduler.admissions import Admission
 from servsim.scheduler.batch_state import BatchState
 from servsim.scheduler.hrrn import ResponseRatioOrder
 from servsim.scheduler.orders import Order
 from servsim.scheduler.plan import Plan
-from servsim.scheduler.policy import Surroundings
+from servsim.scheduler.policy import UNBOUNDED, Surroundings
 from servsim.scheduler.sglang_batching import RetractionParameters, SglangBatching
-from servsim.scheduler.sglang_orders import (
-    LongestOutputOrder,
-    RandomOrder,
-    RejoinOrder,
-    ShortestPrefillOrder,
-)
+from servsim.scheduler.sglang_cache_orders import DfsWeightOrder, LongestPrefixOrder, ShortestPrefillOrder
+from servsim.scheduler.sglang_orders import LongestOutputOrder, RandomOrder, RejoinOrder
 
 __all__ = ["NewTokenRatioParameters", "Sglang", "SglangAdmission", "SglangParameters"]
 
 _ORDERS: dict[str, Callable[[Surroundings], Order]] = {
+    "dfs-weight": DfsWeightOrder,
     "fcfs": RejoinOrder,
     "hrrn": lambda surroundings: ResponseRatioOrder(),
     "lof": LongestOutputOrder,
+    "lpm": LongestPrefixOrder,
     "random": RandomOrder,
     "shortest-prefill-first": ShortestPrefillOrder,
 }
-_NEED_A_CACHE = ("dfs-weight", "lpm")
 
 
 class NewTokenRatioParameters(RetractionParameters):
@@ -63,7 +61,9 @@ class SglangParameters(NewTokenRatioParameters):
     """Of the preset ``sglang``."""
 
     schedule_policy: str = Field(
-        "fcfs", description="order of the waiting: fcfs, lof, random, shortest-prefill-first or hrrn (SGLang's name)"
+        "fcfs",
+        description="order of the waiting: fcfs, lof, random, shortest-prefill-first, hrrn, and with the allocator "
+        "radix lpm or dfs-weight (SGLang's name)",
     )
 
     @field_validator("schedule_policy")
@@ -71,11 +71,6 @@ class SglangParameters(NewTokenRatioParameters):
     def _known(cls, name: str) -> str:
         if name in _ORDERS:
             return name
-        if name in _NEED_A_CACHE:
-            raise refusal(
-                f"'{name}' orders by what the prefix cache holds, and this version has none",
-                remedy=f"use one of {', '.join(_ORDERS)}",
-            )
         raise refusal(f"unknown schedule_policy '{name}'", remedy=suggestion(name, list(_ORDERS)))
 
 
@@ -88,9 +83,11 @@ class SglangAdmission(Admission):
     (sum of g + 20 n) / (sum of M + 1))`` over the n survivors, from where it falls as fast. A refusal stands until
     somebody ends or is retracted (``batch_is_full``). A lone request is let in whatever it declares.
 
-    Source: SGLang, ``PrefillAdder``; defaults are weakly sourced. Not modelled: the radix cache, whose evictable
-    tokens would count as free (nothing is cached here, and the test after locking is the same as before); the
-    page more that newer versions ask for each candidate; the decode step by which SGLang notices a finish late.
+    Where the allocator keeps prefixes, what it could evict is free, what it would find is not needed, and what is found
+    is free no more once it is locked: SGLang tests again after that, and it is this second, stricter test that is made.
+
+    Source: SGLang, ``PrefillAdder``; defaults are weakly sourced. Not modelled: the page more that newer versions ask
+    for each candidate; the decode step by which SGLang notices a finish late.
     """
 
     Parameters = NewTokenRatioParameters
@@ -100,13 +97,15 @@ class SglangAdmission(Admission):
         self._settings = own if isinstance(own, NewTokenRatioParameters) else NewTokenRatioParameters()
         self.running = surroundings.running
         self.memory = surroundings.memory
+        self._cache = self.memory if isinstance(self.memory, PrefixTree) else None
         self._batch = BatchState(surroundings.running)
         self._least_ratio = self._settings.first_ratio * self._settings.min_new_token_ratio_factor
         self._decay = (self._settings.first_ratio - self._least_ratio) / self._settings.new_token_ratio_decay_steps
         self._full = False
         self._ended_full = False  # the pass under way ended for lack of tokens
         self._free_tokens = 0.0  # of the pass under way, what the running ones may need taken off
-        self._taken: list[int] = []  # of it by those admitted
+        self._taken: list[int] = []  # of it by those admitted ...
+        self._admitted: list[Sequence] = []  # ... who are these
         self.reset()
 
     @property
@@ -114,6 +113,11 @@ class SglangAdmission(Admission):
         """The new-token ratio now."""
         steps = max(0, self.running.step - self._since_step)
         return max(self._ratio - steps * self._decay, self._least_ratio)
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether nobody is let in beside others until somebody ends or is retracted (``batch_is_full``)."""
+        return self._full
 
     def reset(self) -> None:
         """The instance is idle, and the ratio starts again."""
@@ -128,13 +132,18 @@ class SglangAdmission(Admission):
             if self._full and not alone:
                 return False
             self._free_tokens = self._left_by_running()
-        del self._taken[admitted:]
+        del self._taken[admitted:], self._admitted[admitted:]
+        lacking_tokens = sequence.total_tokens - self.memory.cached_tokens(sequence)
         output_tokens = self._to_come(sequence)
-        if sequence.total_tokens + output_tokens >= self._free_tokens - sum(self._taken) and not alone:
+        free_tokens = self._free_tokens - sum(self._taken)
+        if self._cache is not None:
+            free_tokens -= self._cache.claimed_tokens([*self._admitted, sequence])
+        if lacking_tokens + output_tokens >= free_tokens and not alone:
             self._ended_full = True
             self._full = not admitted
             return False
-        self._taken.append(self._paged(sequence.total_tokens) + output_tokens)
+        self._taken.append(self._paged(lacking_tokens) + output_tokens)
+        self._admitted.append(sequence)
         return True
 
     def began(self, plan: Plan) -> None:
@@ -162,7 +171,8 @@ class SglangAdmission(Admission):
         _, bound, generated = self._batch.state()
         expected = int(np.minimum(bound - generated, self._settings.clip_max_new_tokens).sum())
         needed = 0
-        for sequence in self.running.prefilling:  # the one in chunks counts like those admitted in this pass
+        # The one in chunks counts like those admitted in this pass, and so do those whose KV is on its way.
+        for sequence in (*self.running.prefilling, *memory.loading):
             expected -= self._to_come(sequence)
             needed += self._paged(sequence.total_tokens - sequence.kv_tokens) + self._to_come(sequence)
         return free - expected * self.ratio - needed
@@ -177,8 +187,8 @@ class SglangAdmission(Admission):
 class Sglang(SglangBatching):
     """SGLang's scheduler: a new-token ratio that decays with decode steps admits, and retraction mends it.
 
-    :class:`SglangAdmission` on :class:`SglangBatching`, in the order ``schedule_policy``. A block is a page. lpm and
-    dfs-weight order by the prefix cache, which is not part of this version.
+    :class:`SglangAdmission` on :class:`SglangBatching`, in the order ``schedule_policy``. A block is a page. The
+    orders lpm and dfs-weight need the allocator ``radix``, which is SGLang's.
     """
 
     Parameters = SglangParameters
@@ -188,6 +198,13 @@ class Sglang(SglangBatching):
         settings = own if isinstance(own, SglangParameters) else SglangParameters()
         self._rule = SglangAdmission(surroundings)
         super().__init__(surroundings, _ORDERS[settings.schedule_policy](surroundings), self._rule)
+
+    def stable_steps(self) -> int:
+        """A refusal for lack of tokens, or of a place, holds whoever is the head."""
+        running = self.running
+        if running.sequences and (self._rule.refuses_all or len(running.sequences) >= self.max_num_seqs):
+            return UNBOUNDED
+        return super().stable_steps()
 
     def add(self, sequence: Sequence) -> None:
         """A sequence arrives; an idle instance starts with the first ratio again."""

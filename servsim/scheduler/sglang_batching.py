@@ -35,7 +35,8 @@ class SglangBatching(LinePolicy):
     until ``retract_decode_steps`` steps of every survivor fit; never the last one.
 
     Source: SGLang, ``PrefillAdder``, ``ScheduleBatch.retract_decode`` (versions before 2025; newer ones
-    retract until the next step fits, and abort a last one that does not). Not modelled: the radix cache; mixed
+    retract until the next step fits, and abort a last one that does not). The prefix tree is the allocator's
+    (``radix``), any other will do. Not modelled: mixed
     chunks (off by default); ``max_prefill_tokens`` (16,384) beside the chunk, which ``max_num_batched_tokens``
     stands for (``chunked_prefill_size``, 8,192 on an H100); overlap scheduling.
     """
@@ -86,7 +87,7 @@ class SglangBatching(LinePolicy):
         while budget > 0 and admitted < places:
             sequence = queue.peek(admitted)
             alone = not admitted and not running.sequences
-            tokens = sequence.total_tokens
+            tokens = round_.lacking(sequence)
             if self._paged(tokens) > budget:  # cut to whole pages; a budget below a page is taken as it is
                 tokens = budget // page * page or (0 if prefills else min(tokens, budget))
             if not tokens:

@@ -6,7 +6,7 @@ from servsim.request import Sequence
 from servsim.scheduler.orders import ArrivalOrder, KeyOrder
 from servsim.scheduler.policy import Surroundings
 
-__all__ = ["LongestOutputOrder", "RandomOrder", "RejoinOrder", "ShortestPrefillOrder"]
+__all__ = ["LongestOutputOrder", "RandomOrder", "RejoinOrder"]
 
 
 class RejoinOrder(ArrivalOrder):
@@ -25,16 +25,6 @@ class LongestOutputOrder(KeyOrder):
 
     def __init__(self, surroundings: Surroundings) -> None:
         super().__init__(lambda sequence: -sequence.max_tokens)
-
-
-class ShortestPrefillOrder(KeyOrder):
-    """The fewest tokens to prefill first, emitted ones included (SGLang's shortest-prefill-first).
-
-    SGLang counts what its prefix cache lacks, and has this order only with that cache; here there is none.
-    """
-
-    def __init__(self, surroundings: Surroundings) -> None:
-        super().__init__(lambda sequence: sequence.prompt_tokens + sequence.generated_tokens)
 
 
 class RandomOrder(KeyOrder):

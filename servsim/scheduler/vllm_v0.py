@@ -26,12 +26,17 @@ class VllmV0Parameters(CopyParameters):
     """What a scenario may say about vLLM v0's scheduler."""
 
     watermark: float = Field(0.01, ge=0, lt=1, description="share of all blocks kept free when a request is admitted")
-    preemption_mode: Literal["recompute", "swap"] = Field(
-        "recompute", description="a victim's KV is dropped and computed again, or copied out and back"
+    preemption_mode: Literal["recompute", "swap", "auto"] = Field(
+        "recompute", description="a victim's KV is dropped and computed again, or copied out and back; auto: the faster"
     )
     delay_factor: float = Field(
         0.0, ge=0, description="prompts wait for this many times the latest prefill's duration, to be batched; 0: not"
     )
+
+    @property
+    def swapping(self) -> bool:
+        """Whether anything is ever swapped."""
+        return self.preemption_mode != "recompute"
 
 
 class VllmV0(LinePolicy):
@@ -43,9 +48,11 @@ class VllmV0(LinePolicy):
     it is then rejected on arrival. The tokens of a prefill step are counted without padding (Vidur counts
     ``requests x longest``). Decoders go oldest first under :class:`OneFreeBlock`. In a step without preemption the
     oldest swapped ones come back, each while ``free - (its blocks + 1) >= watermark``; copies take place before the
-    step and hold it up, block by block (:class:`HostCopies`).
+    step and hold it up, block by block (:class:`HostCopies`). With ``swap_copies: async``, which vLLM has not, those
+    who come back join the decoders when their KV is there, and may be preempted meanwhile.
 
-    Single sequences are recomputed in vLLM v0; ``preemption_mode: swap`` is what it does with beams, or when told to.
+    Single sequences are recomputed in vLLM v0; ``preemption_mode: swap`` is what it does with beams, or when told to;
+    with ``auto`` each victim goes the way that takes less time by itself, and is recomputed without room.
     Deviations: vLLM wants ``max_num_batched_tokens >= max_model_len``, here a prompt longer than the budget is
     prefilled by itself; a request that runs alone is let in, or back, without the watermark; where the swap
     space is full vLLM stops with an error, here the victim is recomputed. With ``delay_factor`` the head's arrival
@@ -55,6 +62,7 @@ class VllmV0(LinePolicy):
     """
 
     Parameters = VllmV0Parameters
+    swaps = True
 
     def __init__(
         self, surroundings: Surroundings, order: Order | None = None, admission: Admission | None = None
@@ -63,7 +71,7 @@ class VllmV0(LinePolicy):
         settings = surroundings.parameters or VllmV0Parameters()
         self._rule = OneFreeBlock(surroundings)
         self._watermark_blocks = int(settings.watermark * self.memory.total_blocks)
-        self._swaps = settings.preemption_mode == "swap"
+        self._mode = settings.preemption_mode
         self._host = HostCopies(surroundings, settings)
         self._swapped: list[Sequence] = []  # oldest first
         self._delay_factor = settings.delay_factor
@@ -86,8 +94,9 @@ class VllmV0(LinePolicy):
         running = self.running
         self.queue.refresh(now_s)
         self._notice(now_s)
-        if not self._swapped and len(self.queue) and len(running.sequences) < self.max_num_seqs:
-            plan = self._plan_prefill(now_s)
+        may_admit = not self._swapped and len(self.queue) > 0 and len(running.sequences) < self.max_num_seqs
+        if may_admit or running.prefilling:
+            plan = self._plan_prefill(now_s, may_admit=may_admit)
             if plan is not None:
                 return plan
         if not running.decoders and not self._swapped:
@@ -103,17 +112,19 @@ class VllmV0(LinePolicy):
             spare_blocks = self.memory.total_blocks - self.memory.blocks_after(1)
         returning = self._returning(round_, spare_blocks) if self._swapped else []
         if not returning:
-            return DECODE
-        return Plan(decode=True, swapped_in=returning, copy_s=self._copy_s(returning), round=round_)
+            return DECODE if running.decoders else IDLE
+        return Plan(
+            decode=True, swapped_in=returning, copied_in=returning, copy_s=self._copy_s(returning), round=round_
+        )
 
     def begin(self, plan: Plan) -> None:
         """Besides what all policies do: who is swapped, and whether a prefill begins."""
         for sequence in plan.swapped_in:
             self._swapped.remove(sequence)
-            self._host.used_blocks -= self._held_blocks(sequence)
+            self._host.moved(-self._held_blocks(sequence))
         for sequence in plan.swapped_out:
             insort(self._swapped, sequence, key=self._age)
-            self._host.used_blocks += self._held_blocks(sequence)
+            self._host.moved(self._held_blocks(sequence))
         self._prefill_began_s = self._planned_s if plan.prefills else None
         super().begin(plan)
 
@@ -143,43 +154,77 @@ class VllmV0(LinePolicy):
         """Until when prompts are held back while something runs."""
         return self.queue.peek(0).arrival_s + self._delay_factor * self._prefill_s
 
-    def _plan_prefill(self, now_s: float) -> Plan | None:
-        """A step of whole prompts from the head of the line; None if there is to be none."""
+    def _plan_prefill(self, now_s: float, *, may_admit: bool) -> Plan | None:
+        """A step of whole prompts; None if there is to be none.
+
+        Prompts under way are those whose cached KV has been fetched; they come first, and are preempted if the memory
+        for the rest of them is gone. Then those at the head of the line.
+        """
         running = self.running
-        if self._delay_factor and running.sequences and now_s <= self._gate_s():
-            return None
+        if may_admit and self._delay_factor and running.sequences:
+            may_admit = now_s > self._gate_s()
         round_ = self.memory.round()
         spare_blocks = self._rule.free_blocks - self._watermark_blocks
         budget = self.max_num_batched_tokens
-        places = min(self.max_num_seqs - len(running.sequences), len(self.queue))
         prefills: list[tuple[Sequence, int]] = []
-        while len(prefills) < places:
-            sequence = self.queue.peek(len(prefills))
-            tokens = sequence.total_tokens
-            blocks = self._rule.blocks(tokens)
+        preempted: list[Sequence] = []
+        for sequence in running.prefilling:
+            tokens = sequence.total_tokens - sequence.kv_tokens
+            if round_.extend(sequence, tokens):
+                prefills.append((sequence, tokens))
+                spare_blocks -= self._rule.blocks(sequence.total_tokens) - self._rule.blocks(sequence.kv_tokens)
+                budget -= tokens
+            else:
+                round_.release(sequence, sequence.kv_tokens)
+                preempted.append(sequence)
+        if preempted:
+            return Plan(prefills, preempted=preempted, round=round_)
+        admitted = self._admit(round_, prefills, spare_blocks, budget) if may_admit else 0
+        return Plan(prefills, admitted, round=round_) if prefills else None
+
+    def _admit(self, round_: Round, prefills: list[tuple[Sequence, int]], spare_blocks: int, budget: int) -> int:
+        """Take whole prompts from the head of the line into ``prefills`` while everything fits; how many.
+
+        Blocks that would be found in a prefix cache count as wanted all the same, as v0's ``can_allocate`` has it.
+        """
+        running = self.running
+        places = min(self.max_num_seqs - len(running.sequences), len(self.queue))
+        admitted = 0
+        while admitted < places:
+            sequence = self.queue.peek(admitted)
+            tokens = round_.lacking(sequence)
+            blocks = self._rule.blocks(sequence.total_tokens)
             alone = not prefills and not running.sequences
             if (blocks > spare_blocks and not alone) or (tokens > budget and prefills):
                 break
-            if not self.admission.admits(sequence, len(prefills)) or not round_.admit(sequence, tokens, alone=alone):
+            if not self.admission.admits(sequence, admitted) or not round_.admit(sequence, tokens, alone=alone):
                 break
             prefills.append((sequence, tokens))
             spare_blocks -= blocks
             budget -= tokens
-        return Plan(prefills, len(prefills), round=round_) if prefills else None
+            admitted += 1
+        return admitted
 
     def _preempting(self, round_: Round, victims: list[Sequence]) -> Plan:
         """The rest decode; the victims' KV is copied out while there is room for it, or dropped."""
         preempted: list[Sequence] = []
         swapped: list[Sequence] = []
-        room = self._host.free_blocks if self._swaps else 0
+        room = self._host.free_blocks
         for victim in victims:
-            if self._held_blocks(victim) <= room:
-                room -= self._held_blocks(victim)
+            blocks = self._host.takes_blocks(victim, self._held_blocks(victim))
+            if self._is_swapped(victim, blocks, room):
+                room -= blocks
                 swapped.append(victim)
             else:
                 preempted.append(victim)
-        decode = len(victims) < self.running.decoders
-        return Plan((), 0, decode, (), preempted, swapped, (), self._copy_s(swapped), round_)
+        decode = sum(victim.decoding for victim in victims) < self.running.decoders
+        return Plan((), 0, decode, (), preempted, swapped, (), swapped, (), self._copy_s(swapped), round_)
+
+    def _is_swapped(self, victim: Sequence, blocks: int, room: int) -> bool:
+        """Whether the KV of a victim is kept, where so many blocks are free for the ``blocks`` that it takes."""
+        if self._mode == "auto":
+            return self._host.is_cheaper(victim, self.running.kv_tokens(victim), room)
+        return self._mode == "swap" and blocks <= room
 
     def _returning(self, round_: Round, spare_blocks: int) -> list[Sequence]:
         """Swapped sequences that come back, oldest first, none skipped."""
@@ -196,8 +241,8 @@ class VllmV0(LinePolicy):
         return returning
 
     def _copy_s(self, sequences: list[Sequence]) -> float:
-        """Seconds to copy the KV of these one way."""
-        return self._host.copy_s(sum(map(self._held_blocks, sequences)))
+        """Seconds that the step waits for the KV of these to be copied one way."""
+        return sum(self._host.copy_s(self._held_blocks(sequence)) for sequence in sequences)
 
     def _held_blocks(self, sequence: Sequence) -> int:
         """Blocks that a sequence fills, here or, swapped, in host memory."""

@@ -29,7 +29,10 @@ class Axis:
         return None if None in numbers else tuple(number for number in numbers if number is not None)
 
     def label(self, value: str) -> str:
-        """How a figure calls one value: a name speaks for itself, a number needs its key, a mapping its first value."""
+        """How a figure calls one value: a name speaks for itself, a number needs its key, a mapping its first value.
+
+        A mapping of mappings, such as tiers, is called by its keys.
+        """
         firsts = [_first_value(other) for other in self.values]
         if None not in firsts and len(set(firsts)) == len(firsts):
             return str(_first_value(value))
@@ -96,7 +99,15 @@ def _number(text: str) -> float | None:
 
 
 def _first_value(text: str) -> str | None:
-    """``poisson`` of ``{process: poisson, rate_per_s: 5}``; None for what is no mapping."""
+    """``poisson`` of ``{process: poisson, rate_per_s: 5}``, ``cpu+ssd`` of ``{cpu: {..}, ssd: {..}}``.
+
+    ``none`` for an empty mapping; None for what is no mapping.
+    """
+    if re.fullmatch(r"\{\s*\}", text):
+        return "none"
+    nested = re.match(r"\{\s*[\w.-]+\s*:\s*\{", text)
+    if nested and text.endswith("}"):
+        return "+".join(part.partition(":")[0].strip() for part in _split(text[1:-1]))
     match = re.match(r"\{\s*\w+\s*:\s*([\w.-]+)\s*[,}]", text)
     return match[1] if match else None
 

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 from servsim.errors import ScenarioError
 from servsim.scenario import Scenario
-from servsim.scenario.arrival_spec import ClosedLoopArrivals, MmppArrivals, PiecewiseArrivals
-from servsim.scenario.workload_spec import TraceWorkload
+from servsim.scenario.arrival_spec import ClosedLoopArrivals, ConstantArrivals, MmppArrivals, PiecewiseArrivals
+from servsim.scenario.workload_spec import SyntheticWorkload, TraceWorkload
+from servsim.streams import Streams
+from servsim.workload import open_stream
 from servsim.workload.replay import read_trace
 
 __all__ = ["LoadKnob", "load_knob"]
+
+_SAMPLED_TURNS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,9 @@ class LoadKnob:
 def load_knob(scenario: Scenario) -> LoadKnob:
     """What sets the rate: ``rate_per_s`` or ``rate_scale`` of the arrivals, or a trace's ``time_scale``.
 
-    Raises ScenarioError for a closed loop, which has none, and for a trace whose requests arrive at one instant.
+    Where arrivals are those of sessions, the rate of requests is that of the sessions times the turns that one has on
+    average, over a sample of up to 20,000 planned turns. Raises ScenarioError for a closed loop, which has none, and
+    for a trace whose requests arrive at one instant.
     """
     workload = scenario.workload
     if workload.arrivals is None:
@@ -53,10 +59,25 @@ def load_knob(scenario: Scenario) -> LoadKnob:
             remedy="use another process, or vary workload.arrivals.concurrency with servsim sweep",
         )
     rate_per_s = arrivals.mean_rate_per_s
+    turns = _turns_per_session(scenario, workload) if isinstance(workload, SyntheticWorkload) else 1.0
     if isinstance(arrivals, MmppArrivals | PiecewiseArrivals):
         scale = arrivals.rate_scale
-        return LoadKnob("workload.arrivals.rate_scale", rate_per_s / scale, False, scale)
-    return LoadKnob("workload.arrivals.rate_per_s", 1.0, False, rate_per_s)
+        return LoadKnob("workload.arrivals.rate_scale", turns * rate_per_s / scale, False, scale)
+    return LoadKnob("workload.arrivals.rate_per_s", turns, False, rate_per_s)
+
+
+def _turns_per_session(scenario: Scenario, workload: SyntheticWorkload) -> float:
+    """How many requests come of one arrival, whatever its rate; 1 without sessions."""
+    sampled = {"arrivals": ConstantArrivals(rate_per_s=1.0), "num_requests": _SAMPLED_TURNS, "duration_s": None}
+    stream = open_stream(workload.model_copy(update=sampled), Streams(scenario.seed))
+    if not stream.sessions:
+        return 1.0
+    requests, sessions = 0, 0
+    for block in stream.blocks():
+        assert block.turns is not None
+        requests += len(block)
+        sessions = int(block.turns.session[-1]) + 1
+    return requests / sessions
 
 
 def _of_trace(scenario: Scenario, workload: TraceWorkload) -> LoadKnob:

@@ -11,7 +11,8 @@ from typing import Any
 from servsim.errors import ServsimError
 from servsim.report.folder import json_bytes, result_folder
 from servsim.scenario import Scenario
-from servsim.simulation import Setup, Simulation, finish
+from servsim.setup import Setup
+from servsim.simulation import Simulation, finish
 from servsim.sweep.grid import Variant
 from servsim.sweep.processes import spread
 

@@ -18,6 +18,7 @@ __all__ = [
     "bounded",
     "change",
     "factor",
+    "near",
     "policy_variant",
     "ratio",
     "together",
@@ -26,9 +27,11 @@ __all__ = [
 Measured = Mapping[str, Mapping[str, float]]
 """For each variant's label what was measured, by name: means over seeds; NaN where a figure is undefined."""
 
-_CLOSE = 0.25  # a factor within a quarter of the published one has come out
+_CLOSE = 0.1  # a factor from a tenth below the published one has come out
+_NEAR = 0.25  # a size or a time from a quarter below the published one
 _MORE = 0.5  # or above it by up to a half
 _SOME = 1.1  # from here on a factor points where the published one does
+_SAME_SIZE = 2.0  # up to here a size or a time is of the published one's order
 _CLOSE_SHARE = 0.1  # a change within ten percentage points of the published one has come out
 
 
@@ -89,7 +92,7 @@ def together(findings: Sequence[Finding]) -> Verdict:
 def factor(what: str, published: str, ours: float, low: float, high: float | None = None) -> Finding:
     """A figure that is so many times better; published is ``low``, or from ``low`` to ``high``.
 
-    It comes out from a quarter below ``low`` to a half above ``high``; in part from 1.1 up.
+    It comes out from a tenth below ``low`` to a half above ``high``; in part from 1.1 up.
     """
     comes_out = (low * (1 - _CLOSE), (low if high is None else high) * (1 + _MORE))
     shown = "∞" if ours == math.inf else "undefined" if math.isnan(ours) else f"{ours:.2f} x"
@@ -106,6 +109,15 @@ def change(what: str, published: str, ours: float, low: float, high: float | Non
     in_part = (-math.inf, -_CLOSE_SHARE) if low < 0 else (_CLOSE_SHARE, math.inf)
     shown = "undefined" if math.isnan(ours) else f"{100 * ours:+.1f} %".replace("-", "−")
     return Finding(what, published, ours, shown, (first - _CLOSE_SHARE, last + _CLOSE_SHARE), in_part)
+
+
+def near(what: str, published: str, ours: float, expected: float, shown: str) -> Finding:
+    """A figure with a unit of its own; ``ours`` and ``expected`` in the same one, above 0.
+
+    It comes out from a quarter below to a half above; in part within a factor of two.
+    """
+    comes_out = (expected * (1 - _NEAR), expected * (1 + _MORE))
+    return Finding(what, published, ours, shown, comes_out, (expected / _SAME_SIZE, expected * _SAME_SIZE))
 
 
 def bounded(

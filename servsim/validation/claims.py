@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from servsim.errors import ScenarioError, suggestion
+from servsim.validation.chunk_attention import CHUNK_ATTENTION
 from servsim.validation.claim import Claim
 from servsim.validation.clairvoyant import CLAIRVOYANT_BURST, CLAIRVOYANT_POISSON
 from servsim.validation.fastserve import FASTSERVE
 from servsim.validation.fastswitch import FASTSWITCH
+from servsim.validation.headinfer import HEADINFER
+from servsim.validation.long_context import LONG_CONTEXT
+from servsim.validation.paged_attention import PAGED_ATTENTION
 from servsim.validation.past_future import PAST_FUTURE
+from servsim.validation.pensieve import PENSIEVE
+from servsim.validation.relay_attention import RELAY_ATTENTION
 from servsim.validation.s3 import S3_THROUGHPUT
 from servsim.validation.sarathi import SARATHI
+from servsim.validation.shadowkv import SHADOWKV
 from servsim.validation.vtc import VTC
 
 __all__ = ["CLAIMS", "find_claims"]
@@ -27,6 +34,13 @@ CLAIMS: dict[str, Claim] = {
         VTC,
         SARATHI,
         FASTSWITCH,
+        HEADINFER,
+        LONG_CONTEXT,
+        PENSIEVE,
+        PAGED_ATTENTION,
+        CHUNK_ATTENTION,
+        RELAY_ATTENTION,
+        SHADOWKV,
     )
 }
 """Every claim by its name, which is that of its scenario in ``scenarios/papers/``."""

@@ -12,7 +12,16 @@ from servsim.records import FINISHED
 from servsim.simulation import Result
 from servsim.validation.claim import ratio
 
-__all__ = ["evictions", "latencies_by_class", "longest_gaps_s", "overtime", "quantile", "within"]
+__all__ = [
+    "evictions",
+    "highest_within",
+    "latencies_by_class",
+    "longest_gaps_s",
+    "normalized_latency_s",
+    "overtime",
+    "quantile",
+    "within",
+]
 
 
 def quantile(values: NDArray[np.float64], share: float) -> float:
@@ -43,6 +52,26 @@ def within(result: Result, ttft_s: float, longest_gap_s: float) -> float:
     met = int((in_time & (longest_gaps_s(result) <= longest_gap_s)).sum())
     duration_s = result.summary["duration_s"]
     return met / duration_s if duration_s else float("nan")
+
+
+def normalized_latency_s(result: Result) -> float:
+    """The mean of seconds from arrival to last token for each output token, as vLLM's paper measures; NaN of nobody."""
+    requests = result.records.requests
+    finished = requests["status"] == FINISHED
+    if not finished.any():
+        return float("nan")
+    e2e_s = requests["finish_s"][finished] - requests["arrival_s"][finished]
+    return float((e2e_s / requests["output_tokens"][finished]).mean())
+
+
+def highest_within(by_rate: Mapping[float, float], bound: float) -> float:
+    """The highest rate up to which the figures of all rates are at most ``bound``; NaN if the lowest one's is not."""
+    highest = float("nan")
+    for rate, found in sorted(by_rate.items()):
+        if not found <= bound:
+            break
+        highest = rate
+    return highest
 
 
 def evictions(result: Result) -> float:

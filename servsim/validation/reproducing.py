@@ -9,7 +9,8 @@ from statistics import fmean
 
 from servsim.errors import ServsimError
 from servsim.scenario import load_scenario
-from servsim.simulation import Setup, simulate
+from servsim.setup import Setup
+from servsim.simulation import simulate
 from servsim.sweep import Failure
 from servsim.sweep.processes import spread
 from servsim.validation.claim import Claim, Finding, Measured, Verdict, together

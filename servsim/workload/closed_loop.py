@@ -25,17 +25,17 @@ class ClosedLoop:
     """How many users there are, and how long each request is thought about.
 
     A request belongs to no particular user: whenever one finishes or is rejected, at ``t``, the next request ``k`` of
-    the stream arrives at ``t + think_time_s(k)``. No request arrives at or after ``duration_s``.
+    the stream arrives at ``t + think_time_s(k)``. With sessions this holds for them: when one has ended, the next
+    session ``k`` begins.
     """
 
-    def __init__(self, spec: ClosedLoopArrivals, streams: Streams, duration_s: float | None = None) -> None:
+    def __init__(self, spec: ClosedLoopArrivals, streams: Streams) -> None:
         self.concurrency = spec.concurrency
-        self.duration_s = duration_s
         self._draw = _sampler(spec.think_time_s, streams)
         self._drawn: NDArray[np.float64] = np.empty(0)
 
     def think_time_s(self, request_id: int) -> float:
-        """Seconds of thought before this request; the same whenever and in whatever order it is asked for."""
+        """Seconds of thought before this request or session; the same in whatever order it is asked for."""
         while request_id >= len(self._drawn):
             count = max(_DRAWN_AT_ONCE, len(self._drawn))
             self._drawn = np.concatenate([self._drawn, self._draw(count)])

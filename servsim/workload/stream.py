@@ -6,6 +6,7 @@ from servsim.scenario.workload_spec import SyntheticWorkload, TraceWorkload
 from servsim.streams import Streams
 from servsim.workload.blocks import RequestBlock, RequestStream
 from servsim.workload.replay import open_trace
+from servsim.workload.sampling import sampled
 from servsim.workload.synthetic import open_synthetic
 
 __all__ = ["RequestBlock", "RequestStream", "open_stream"]
@@ -17,4 +18,7 @@ def open_stream(spec: SyntheticWorkload | TraceWorkload, streams: Streams) -> Re
     A trace is read and checked here; synthetic requests are drawn as their blocks are asked for. Raises TraceError for
     a wrong row of a trace or a table, with its place.
     """
-    return open_trace(spec, streams) if isinstance(spec, TraceWorkload) else open_synthetic(spec, streams)
+    stream = open_trace(spec, streams) if isinstance(spec, TraceWorkload) else open_synthetic(spec, streams)
+    if spec.samples == 1:
+        return stream
+    return sampled(stream, spec.samples, spec.tokens_per_hash if isinstance(spec, SyntheticWorkload) else 16)

@@ -3,80 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from servsim.scenario.arrival_spec import ClosedLoopArrivals
-from servsim.scenario.workload_spec import ClassSpec, SyntheticWorkload
+from servsim.scenario.workload_spec import SyntheticWorkload
 from servsim.streams import Streams
 from servsim.workload.arrivals import arrival_times
-from servsim.workload.blocks import BLOCK_REQUESTS, Floats, Ints, RequestBlock, RequestStream
+from servsim.workload.blocks import BLOCK_REQUESTS, Floats, RequestBlock, RequestStream
 from servsim.workload.closed_loop import ClosedLoop
-from servsim.workload.lengths import LengthPairs, length_pairs
+from servsim.workload.conversations import conversation_blocks
+from servsim.workload.mixture import Mixture, drawn_lengths
 
 __all__ = ["open_synthetic"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Mixture:
-    """The classes of clients, as arrays over them."""
-
-    reached: Floats  # cumulated shares, the last one 1
-    lengths: tuple[LengthPairs, ...]
-    tenant: NDArray[np.int32]
-    slo_class: NDArray[np.int32]
-    priority: NDArray[np.int32]
-    max_tokens: Ints
-    tenants: tuple[str, ...]
-    slo_classes: tuple[str, ...]
 
 
 def open_synthetic(spec: SyntheticWorkload, streams: Streams, block_requests: int = BLOCK_REQUESTS) -> RequestStream:
     """The requests that a scenario describes; raises ScenarioError or TraceError for a file it names that is wrong.
 
-    The requests do not depend on ``block_requests``, and the first ones not on how many there are.
+    Content is told where requests have some in common: prefixes, or turns of a session. The requests do not depend on
+    ``block_requests``, and the first ones not on how many there are.
     """
-    mixture = _mixture(spec)
+    mixture = Mixture.of(spec)
+    sessions = any(mixture.sessions)
+    content_known = sessions or any(mixture.prefixes)
+    draw = conversation_blocks if content_known else _blocks
     closed_loop = None
     if isinstance(spec.arrivals, ClosedLoopArrivals):
-        closed_loop = ClosedLoop(spec.arrivals, streams, spec.duration_s)
+        closed_loop = ClosedLoop(spec.arrivals, streams)
     return RequestStream(
-        make_blocks=lambda: _blocks(spec, mixture, streams, block_requests),
+        make_blocks=lambda: draw(spec, mixture, streams, block_requests),
         num_requests=spec.num_requests if spec.duration_s is None else None,
         tenants=mixture.tenants,
         slo_classes=mixture.slo_classes,
         closed_loop=closed_loop,
+        sessions=sessions,
+        duration_s=spec.duration_s,
+        tokens_per_hash=spec.tokens_per_hash if content_known else None,
     )
 
 
-def _mixture(spec: SyntheticWorkload) -> _Mixture:
-    only = ClassSpec(name="default", share=1.0)
-    classes = spec.classes or (only,)
-    tenants = tuple(dict.fromkeys(one.tenant or one.name for one in classes))
-    slo_classes = tuple(dict.fromkeys(one.slo_class or one.name for one in classes))
-    shares = np.cumsum([one.share for one in classes])
-    opened = {}
-    for one in classes:
-        lengths = one.lengths if one.lengths is not None else spec.lengths
-        assert lengths is not None  # the schema saw to it
-        opened[one.name] = length_pairs(lengths)
-    return _Mixture(
-        reached=shares / shares[-1],
-        lengths=tuple(opened.values()),
-        tenant=np.array([tenants.index(one.tenant or one.name) for one in classes], dtype=np.int32),
-        slo_class=np.array([slo_classes.index(one.slo_class or one.name) for one in classes], dtype=np.int32),
-        priority=np.array([one.priority for one in classes], dtype=np.int32),
-        max_tokens=np.array([one.max_tokens or spec.max_tokens for one in classes], dtype=np.int64),
-        tenants=tenants,
-        slo_classes=slo_classes,
-    )
-
-
-def _blocks(
-    spec: SyntheticWorkload, mixture: _Mixture, streams: Streams, block_requests: int
-) -> Iterator[RequestBlock]:
+def _blocks(spec: SyntheticWorkload, mixture: Mixture, streams: Streams, block_requests: int) -> Iterator[RequestBlock]:
     next_times = arrival_times(spec.arrivals, streams)
     classes, prompts, outputs = (streams.get(name) for name in ("classes", "lengths.prompt", "lengths.output"))
     given, asked = 0, _first_block(spec, block_requests)
@@ -103,16 +70,9 @@ def _first_block(spec: SyntheticWorkload, block_requests: int) -> int:
     return min(likely, block_requests)
 
 
-def _block(first_id: int, arrival_s: Floats, mixture: _Mixture, w: Floats, u: Floats, v: Floats) -> RequestBlock:
-    if len(mixture.lengths) == 1:
-        members = np.zeros(len(w), dtype=np.int64)
-        prompt_tokens, output_tokens = mixture.lengths[0](u, v)
-    else:
-        members = np.searchsorted(mixture.reached, w, side="right")
-        prompt_tokens, output_tokens = np.empty(len(w), np.int64), np.empty(len(w), np.int64)
-        for number, lengths in enumerate(mixture.lengths):
-            mine = members == number
-            prompt_tokens[mine], output_tokens[mine] = lengths(u[mine], v[mine])
+def _block(first_id: int, arrival_s: Floats, mixture: Mixture, w: Floats, u: Floats, v: Floats) -> RequestBlock:
+    members = mixture.members(w)
+    prompt_tokens, output_tokens = drawn_lengths(mixture.lengths, members, u, v)
     return RequestBlock(
         first_request_id=first_id,
         arrival_s=arrival_s,

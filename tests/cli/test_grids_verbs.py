@@ -123,6 +123,23 @@ def test_sweep_goes_over_any_numeric_axis(servsim, small):
     assert "instance.memory.num_blocks" in Path("results/small-sweep/sweep.csv").read_text().splitlines()[0]
 
 
+def test_sweep_over_the_size_of_a_prefix_cache_draws_its_miss_ratio(servsim, small):
+    size, cached = "instance.memory.num_blocks", ("--set", "instance.memory.allocator=prefix_blocks")
+    shared = ("--set", "workload.prefixes={count: 20, tokens: 512}")
+    ended = servsim("sweep", small, "--vary", f"{size}=200,400,2000", *cached, *shared, "--metric", "ttft_s.p99")
+    assert ended.status == 0, ended.err
+    folder = Path("results/small-sweep")
+    assert (folder / "prefix-cache-miss-ratio.png").is_file() and (folder / "ttft-s-p99.svg").is_file()
+    found = {int(row[size]): float(row["prefix_cache.hit_ratio"]) for row in rows_of(folder / "sweep.csv")}
+    assert 0 < found[200] < found[400] < found[2000] < 1
+
+
+def test_sweep_refuses_a_figure_that_no_summary_has(servsim, small):
+    ended = servsim("sweep", small, "--vary", f"{RATE}=5,40", "--metric", "ttft_s.p98", "--jobs", 1)
+    assert ended.status == 2
+    assert "--metric: no run has a figure 'ttft_s.p98'" in ended.err and "prefix_cache.miss_ratio" in ended.err
+
+
 def test_sweep_without_an_slo_says_what_it_leaves_out(servsim, small):
     ended = servsim("sweep", small, "--vary", f"{RATE}=5,40", "--jobs", 1, "--set", "slo=null")
     assert ended.status == 0

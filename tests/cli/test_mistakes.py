@@ -29,7 +29,7 @@ from servsim.scheduler.fcfs import Fcfs
         ("instance.scheduler.reserve=0.1", "past_future"),
         ("workload.lengths=azure-conv", "azure-conv-2023"),
         ("router=best", "round_robin"),
-        ("instance.memory.tiers={}", "not part of this version"),
+        ("instance.memory.tiers={cpu: 3}", "instance.memory.tiers.cpu"),
         ("seed", "write path=value"),
         ("instance.scheduler.max_num_batched_tokens=4", "max_num_seqs"),
         ("instance.max_model_len=1000000", "131072"),

@@ -9,13 +9,13 @@ import pytest
 
 from servsim.cost.roofline import RooflineCost
 from servsim.errors import ScenarioError
-from servsim.hardware import Device, load_device
+from servsim.hardware import Device, load_device, load_hardware
 from servsim.model import ModelShape, load_model
 from servsim.model.operators import step_operators
 
 ROOT = Path(__file__).parents[2]
-DRIVES = {"samsung-pm9a3"}
-DEVICES = sorted(path.stem for path in (ROOT / "hardware").glob("*.yaml") if path.stem not in DRIVES)
+FILES = (ROOT / "hardware").glob("*.yaml")
+DEVICES = sorted(path.stem for path in FILES if isinstance(load_hardware(path), Device))
 MODELS = sorted(path.stem for path in (ROOT / "models").glob("*.yaml"))
 BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int4": 0.5}
 

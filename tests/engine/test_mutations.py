@@ -27,7 +27,9 @@ from servsim.clock import BOUNDARY, schedule_at
 from servsim.cost.stride import Stride
 from servsim.engine import instance as engine
 from servsim.engine.completions import Completions
-from servsim.engine.instance import Instance, Observation
+from servsim.engine.instance import Instance
+from servsim.engine.observation import Observation
+from servsim.engine.pauses import Pauses
 from servsim.memory.paged import PagedAllocator
 from servsim.scheduler.batching import VllmV1Batching
 from servsim.scheduler.past_future import PastFutureAdmission
@@ -87,10 +89,10 @@ def plans_before_what_an_end_causes(patch: pytest.MonkeyPatch) -> None:
 def anchored_again_at_every_event(patch: pytest.MonkeyPatch) -> None:
     right = Instance._stride_of
 
-    def wrong(self: Instance, plan: Any) -> Stride:
+    def wrong(self: Instance, plan: Any, began_s: float) -> Stride:
         if plan.plain:
             self._end_stride(0, self.running.decoders)
-        return right(self, plan)
+        return right(self, plan, began_s)
 
     patch.setattr(Instance, "_stride_of", wrong)
 
@@ -204,7 +206,7 @@ def an_observer_a_step_ahead(patch: pytest.MonkeyPatch) -> None:
 
 
 def pauses_that_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Instance, "_end_pauses", lambda self, now_s: self._resuming.clear())
+    patch.setattr(Pauses, "decoded", lambda self, now_s: self.resuming.clear())
 
 
 def boundaries_a_hair_late(patch: pytest.MonkeyPatch) -> None:

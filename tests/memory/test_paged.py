@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from servsim.errors import SimulationError
 from servsim.memory import PagedAllocator
+from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Sequence
 
 
@@ -18,7 +19,9 @@ def sequence(index: int = 0, kv_tokens: int = 0, prompt: int = 1) -> Sequence:
 
 
 def allocator(usable_blocks: int, block_size: int = 4, **parameters: Any) -> PagedAllocator:
-    return PagedAllocator(usable_blocks + 1, block_size, 1 << 20, PagedAllocator.Parameters(**parameters))
+    return PagedAllocator(
+        MemorySurroundings(usable_blocks + 1, block_size, 1 << 20, PagedAllocator.Parameters(**parameters))
+    )
 
 
 def decode(memory: PagedAllocator, index: int, kv_tokens: int) -> Sequence:
@@ -118,7 +121,7 @@ def test_a_round_that_is_dropped_leaves_no_trace() -> None:
 
 
 def test_one_block_of_the_pool_is_the_null_block() -> None:
-    memory = PagedAllocator(11, 4, 1 << 20)
+    memory = PagedAllocator(MemorySurroundings(11, 4, 1 << 20))
     assert memory.total_blocks == 10
     assert memory.fits(40) and not memory.fits(41)
 

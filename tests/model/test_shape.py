@@ -13,6 +13,7 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 # Totals of the safetensors files on Hugging Face.
 COUNTED = {
     "llama-2-7b": 6_738_415_616,
+    "llama-2-7b-32k": 6_738_415_616,
     "llama-2-13b": 13_015_864_320,
     "llama-2-70b": 68_976_648_192,
     "llama-3.1-8b": 8_030_261_248,
@@ -24,6 +25,8 @@ COUNTED = {
     "qwen3-30b-a3b": 30_532_122_624,
     "mistral-nemo": 12_247_782_400,
     "yi-34b": 34_388_917_248,
+    "yi-34b-200k": 34_388_917_248,
+    "llama-3-8b-4194k": 8_030_261_248,
     "mixtral-8x7b": 46_702_792_704,
 }
 # Rounded totals: DeepSeek-V3 without its multi-token prediction layer (arXiv 2412.19437), OPT 66B by its

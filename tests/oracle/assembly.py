@@ -14,6 +14,7 @@ from servsim.cost.stride import Stride
 from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance
 from servsim.engine.parts import Parts
+from servsim.memory.surroundings import MemorySurroundings
 from servsim.records import Recorder, Records
 from servsim.request import Request
 from servsim.scenario.arrival_spec import ClosedLoopArrivals
@@ -89,7 +90,7 @@ class Assembly:
         kind = registry.resolve("allocators", case.allocator)
         settings = {"watermark": case.watermark, "reserve_full_isl": case.reserve_full_isl}
         parameters = kind.Parameters(**settings if case.allocator == "paged" else {})
-        memory = kind(case.num_blocks, case.block_size, case.max_model_len, parameters)
+        memory = kind(MemorySurroundings(case.num_blocks, case.block_size, case.max_model_len, parameters))
         running = Running()
         surroundings = Surroundings(
             running,

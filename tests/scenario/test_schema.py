@@ -85,7 +85,7 @@ SCHEDULER = "policy: fcfs\n"
         (
             "block_size: 16",
             "tiers: {cpu: {}}",
-            "9: instance.memory.tiers: unknown key\n  memory tiers below the device are not part of this version",
+            "9: instance.memory.tiers.cpu.capacity: this key is missing and has no default",
         ),
         (
             "allocator: paged",

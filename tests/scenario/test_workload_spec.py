@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from servsim import registry
 from servsim.documents import Spec, validate
 from servsim.errors import ScenarioError
-from servsim.scenario.arrival_spec import GammaArrivals, MmppArrivals, PiecewiseArrivals
+from servsim.scenario.arrival_spec import FixedTime, GammaArrivals, MmppArrivals, PiecewiseArrivals
 from servsim.scenario.length_spec import FixedLength, LengthPair, LengthTable
 from servsim.scenario.workload_spec import SyntheticWorkload, TraceWorkload, WorkloadSpec
 
@@ -232,3 +232,63 @@ def test_everything_written_out_says_the_same() -> None:
     assert spec.classes is not None
     assert isinstance(spec.classes[2].lengths, LengthTable)
     assert read(spec.model_dump(mode="json")) == spec
+
+
+SESSIONS = {"turns": 3, "think_time_s": 5}
+
+
+def test_sessions_and_prefixes_are_none_by_default_and_units_hold_16_tokens() -> None:
+    spec = read(synthetic())
+    assert isinstance(spec, SyntheticWorkload)
+    assert (spec.sessions, spec.prefixes, spec.tokens_per_hash) == (None, None, 16)
+
+
+def test_plain_numbers_are_fixed_turns_and_times() -> None:
+    spec = read(synthetic(sessions=SESSIONS, prefixes={"tokens": 100}))
+    assert isinstance(spec, SyntheticWorkload) and spec.sessions is not None and spec.prefixes is not None
+    assert spec.sessions.turns == FixedLength(value=3)
+    assert spec.sessions.think_time_s == FixedTime(value_s=5)
+    assert (spec.prefixes.count, spec.prefixes.tokens) == (1, FixedLength(value=100))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sessions": {"turns": 3}}, "workload.sessions.think_time_s: this key is missing"),
+        ({"sessions": SESSIONS | {"turns": 0}}, "workload.sessions.turns: must be at least 1"),
+        ({"sessions": SESSIONS | {"think_time_s": -1}}, "workload.sessions.think_time_s: must be at least 0"),
+        ({"sessions": SESSIONS | {"think_time": 1}}, "did you mean 'think_time_s'?"),
+        ({"sessions": SESSIONS | {"max_context_tokens": 0}}, "max_context_tokens: must be at least 1"),
+        ({"sessions": SESSIONS | {"lengths": "nobody-knows"}}, "workload.sessions.lengths: "),
+        ({"prefixes": {"count": 3}}, "workload.prefixes.tokens: this key is missing"),
+        ({"prefixes": {"count": 0, "tokens": 9}}, "workload.prefixes.count: must be at least 1"),
+        ({"prefixes": {"tokens": 9, "count": 2, "shares": [1]}}, "prefixes.shares: 1 shares, but count is 2"),
+        (
+            {"prefixes": {"tokens": 9, "count": 2, "shares": [1, 1], "zipf_exponent": 1}},
+            "workload.prefixes.zipf_exponent: both shares and zipf_exponent are given",
+        ),
+        ({"prefixes": {"tokens": 9, "count": 2, "shares": [1, 0]}}, "prefixes.shares.1: must be greater than 0"),
+        ({"tokens_per_hash": 0}, "workload.tokens_per_hash: must be at least 1"),
+    ],
+)
+def test_a_mistake_in_sessions_or_prefixes_is_told_with_its_place(changes: dict[str, Any], message: str) -> None:
+    assert message in refused(synthetic(**changes))
+
+
+@pytest.mark.parametrize("key", ["sessions", "prefixes"])
+def test_a_trace_brings_its_own_sessions(key: str) -> None:
+    message = refused({"trace": "a.csv", "format": "azure", key: {}})
+    assert f"workload.{key}: a trace brings its own requests" in message
+
+
+def test_a_class_may_have_sessions_and_prefixes_of_its_own() -> None:
+    classes = [{"name": "chat", "share": 1, "sessions": SESSIONS, "prefixes": {"tokens": 5}}]
+    spec = read(synthetic(classes=classes))
+    assert isinstance(spec, SyntheticWorkload) and spec.classes is not None
+    assert spec.classes[0].sessions is not None and spec.classes[0].prefixes is not None
+
+
+def test_lengths_may_be_borrowed_for_later_turns() -> None:
+    spec = read(synthetic(sessions=SESSIONS | {"lengths": "azure-conv-2023"}))
+    assert isinstance(spec, SyntheticWorkload) and spec.sessions is not None
+    assert spec.sessions.lengths == "azure-conv-2023"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from servsim.memory import PagedAllocator
+from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Sequence
 from servsim.scheduler import Plan, Running, Surroundings
 
@@ -40,7 +41,7 @@ class ByHand:
     ) -> None:
         self.running = Running()
         settings = PagedAllocator.Parameters(**(memory or {}))
-        self.memory = PagedAllocator(usable_blocks + 1, block_size, 1 << 20, settings)
+        self.memory = PagedAllocator(MemorySurroundings(usable_blocks + 1, block_size, 1 << 20, settings))
         self.stream = stream or Constant(0.5)
         surroundings = Surroundings(
             self.running, self.memory, max_num_seqs, budget, parameters, lambda name: self.stream

@@ -18,6 +18,7 @@ from profiles import examples
 from servsim import registry
 from servsim.cost.fixed import FixedCost
 from servsim.memory import PagedAllocator
+from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Sequence
 from servsim.scheduler import Running, Surroundings
 from servsim.scheduler.host_copies import CopyParameters, HostCopies
@@ -112,7 +113,7 @@ def test_a_markov_chain_keeps_or_moves_to_a_neighbour() -> None:
 
 
 def _surroundings(kv_bytes: int = 0, block_size: int = 16) -> Surroundings:
-    memory = PagedAllocator(1000, block_size, 1000)
+    memory = PagedAllocator(MemorySurroundings(1000, block_size, 1000))
     return Surroundings(Running(), memory, 4, 2048, None, lambda name: None, kv_bytes_per_token=kv_bytes)  # type: ignore[arg-type, return-value]
 
 

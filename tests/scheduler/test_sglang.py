@@ -15,10 +15,10 @@ from checks import cutting_is_harmless, nothing_is_lost, planning_leaves_no_trac
 from drawn import cases
 from hypothesis import given
 from profiles import examples
-from pydantic import ValidationError
 
 from servsim import registry
 from servsim.cost.fixed import FixedCost
+from servsim.errors import ScenarioError
 from servsim.metrics.token_times import token_times
 from servsim.scheduler import Surroundings
 from servsim.scheduler.fcfs import Fcfs
@@ -227,9 +227,10 @@ def test_the_random_order_is_that_of_its_own_stream_and_not_that_of_arrival() ->
 
 
 @pytest.mark.parametrize("order", ["lpm", "dfs-weight"])
-def test_orders_by_the_prefix_cache_are_refused_with_the_reason(order: str) -> None:
-    with pytest.raises(ValidationError, match="prefix cache"):
-        Sglang.Parameters(schedule_policy=order)
+def test_orders_by_the_prefix_tree_are_refused_without_one_and_name_the_allocator_that_has_it(order: str) -> None:
+    with pytest.raises(ScenarioError, match=f"'{order}' goes by what a prefix tree holds") as caught:
+        engine(schedule_policy=order)
+    assert caught.value.remedy == "set instance.memory.allocator: radix"
 
 
 def test_a_golden_run() -> None:

@@ -19,6 +19,7 @@ from with_deadlines import known
 import servsim
 from servsim.cost.fixed import FixedCost
 from servsim.memory import PagedAllocator
+from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Sequence
 from servsim.scheduler import Running, Surroundings
 from servsim.scheduler.edf import Edf
@@ -37,7 +38,7 @@ class Server(ByHand):
     """One sequence at a time unless told otherwise; a prompt token takes a second, and so does a decode step."""
 
     def __init__(self, policy: Any, bounds: list[Bounds], *, places: int = 1, parameters: Any = None) -> None:
-        self.running, self.memory = Running(), PagedAllocator(1001, 16, 1 << 20, PagedAllocator.Parameters())
+        self.running, self.memory = Running(), PagedAllocator(MemorySurroundings(1001, 16, 1 << 20))
         self.surroundings = Surroundings(
             self.running,
             self.memory,
@@ -119,7 +120,7 @@ def test_edf_takes_the_earliest_deadline_ties_and_those_without_one_by_arrival()
 def test_edf_preempts_the_latest_deadline_and_fcfs_the_latest_arrival() -> None:
     def victim(policy: type) -> int:
         engine = Server(policy, ttft(50.0, 2.0), places=2)
-        engine.memory = PagedAllocator(5, 4, 1 << 20, PagedAllocator.Parameters())
+        engine.memory = PagedAllocator(MemorySurroundings(5, 4, 1 << 20))
         engine.policy = policy(_with_memory(engine))
         lax, urgent = engine.ask(7, 0), engine.ask(7, 1)
         engine.step()

@@ -48,6 +48,18 @@ def test_the_knob_sets_the_rate_that_it_says(arrivals, path, rate):
     assert len(block) / block.arrival_s[-1] == pytest.approx(2 * rate, rel=0.1)
 
 
+def test_an_arrival_of_a_session_is_as_many_requests_as_it_has_turns():
+    scenario = scenario_with({"process": "poisson", "rate_per_s": 7}).with_overrides(
+        ["workload.sessions={turns: {distribution: geometric, mean: 4}, think_time_s: 10}"]
+    )
+    knob = load_knob(scenario)
+    assert knob.rate_per_s == pytest.approx(4 * 7, rel=0.05)
+    assert load_knob(scenario.with_overrides(["workload.arrivals.rate_per_s=14"])).rate_per_s == 2 * knob.rate_per_s
+    blocks = list(open_stream(scenario.workload, Streams(0)).blocks())
+    last_start_s = max(np.nanmax(block.arrival_s) for block in blocks)
+    assert sum(map(len, blocks)) / last_start_s == pytest.approx(knob.rate_per_s, rel=0.05)
+
+
 def test_another_rate_is_the_same_requests_closer_together():
     scenario = scenario_with({"process": "poisson", "rate_per_s": 7})
     slow, fast = (

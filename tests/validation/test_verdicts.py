@@ -10,16 +10,16 @@ from rich.console import Console
 
 from servsim.sweep import Failure
 from servsim.validation import Claim, Finding, Reproduction, Verdict, claims_markdown, claims_table, write_claims
-from servsim.validation.claim import bounded, change, factor, policy_variant, ratio, together
+from servsim.validation.claim import bounded, change, factor, near, policy_variant, ratio, together
 
 OUT, PART, NOT = Verdict.COMES_OUT, Verdict.IN_PART, Verdict.DOES_NOT
 
 
 @pytest.mark.parametrize(
     ("ours", "verdict"),
-    [(0.5, NOT), (1.0, NOT), (1.1, PART), (1.4, PART), (1.5, OUT), (3, OUT), (4.5, OUT), (5, PART), (math.inf, PART)],
+    [(0.5, NOT), (1.0, NOT), (1.1, PART), (1.7, PART), (1.8, OUT), (3, OUT), (4.5, OUT), (5, PART), (math.inf, PART)],
 )
-def test_a_factor_comes_out_from_a_quarter_below_to_a_half_above(ours, verdict):
+def test_a_factor_comes_out_from_a_tenth_below_to_a_half_above(ours, verdict):
     assert factor("speed", "2-3 x", ours, 2, 3).verdict == verdict
 
 
@@ -35,6 +35,13 @@ def test_a_rise_is_judged_like_a_fall():
     assert found == [OUT, PART, NOT]
 
 
+@pytest.mark.parametrize(
+    ("ours", "verdict"), [(4.9, NOT), (5, PART), (7.4, PART), (7.5, OUT), (15, OUT), (16, PART), (20.1, NOT)]
+)
+def test_a_figure_with_a_unit_comes_out_in_the_range_of_a_factor_and_in_part_within_two(ours, verdict):
+    assert near("prefill", "10 s", ours, 10, f"{ours} s").verdict == verdict
+
+
 def test_a_bound_is_kept_or_it_is_not():
     assert bounded("difference", "at most 5", 5, "5", at_most=5).verdict == OUT
     assert bounded("difference", "at most 5", 5.1, "5.1", at_most=5).verdict == NOT
@@ -44,6 +51,7 @@ def test_a_bound_is_kept_or_it_is_not():
 def test_what_is_undefined_does_not_come_out():
     found = [
         factor("", "", math.nan, 2), change("", "", math.nan, -0.5), bounded("", "", math.nan, "", at_most=1),
+        near("", "", math.nan, 1, ""),
     ]  # fmt: skip
     assert {finding.verdict for finding in found} == {NOT}
     assert found[0].shown == "undefined"

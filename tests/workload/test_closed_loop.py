@@ -57,10 +57,9 @@ def test_think_times_have_the_mean_of_their_distribution(distribution: Any, mean
     assert np.mean([found.think_time_s(request_id) for request_id in range(20_000)]) == pytest.approx(mean_s, rel=0.03)
 
 
-def test_a_duration_is_handed_on_to_the_loop() -> None:
+def test_a_duration_is_handed_on_to_the_simulation() -> None:
     limited = stream(0, num_requests=None, duration_s=5.0)
-    assert limited.closed_loop is not None
-    assert limited.closed_loop.duration_s == 5
+    assert limited.duration_s == 5
     assert limited.num_requests is None
     blocks = limited.blocks()
     assert len(next(blocks)) > 1000  # as many as the loop has time for

@@ -8,6 +8,7 @@ from servsim.report.figures.distributions import (
     measured_latency,
     simulated_latency,
 )
+from servsim.report.figures.metric_curves import draw_metric
 from servsim.report.figures.rates import draw_rates
 from servsim.report.figures.style import save
 from servsim.report.figures.timeline import Course, draw_timeline, simulated_course
@@ -18,6 +19,7 @@ __all__ = [
     "draw_comparison",
     "draw_distributions",
     "draw_measured",
+    "draw_metric",
     "draw_rates",
     "draw_timeline",
     "measured_latency",

@@ -12,7 +12,8 @@ import pandas as pd
 
 from servsim.errors import ServsimError
 from servsim.scenario import load_scenario
-from servsim.simulation import Setup, simulate
+from servsim.setup import Setup
+from servsim.simulation import simulate
 from servsim.sweep import Failure
 from servsim.sweep.processes import spread
 from servsim.validation.measured.datasets import DATASETS
