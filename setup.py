@@ -1,4 +1,4 @@
-"""Build step beyond pyproject.toml: the four YAML folders ship inside the wheel, as servsim/catalogue/."""
+"""Build step beyond pyproject.toml: the five YAML folders ship inside the wheel, as servsim/catalogue/."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-KINDS = ("hardware", "models", "scenarios", "workloads")
+KINDS = ("engines", "hardware", "models", "scenarios", "workloads")
 
 
 class BuildWithCatalogue(build_py):

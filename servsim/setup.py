@@ -11,7 +11,9 @@ import simpy
 from servsim.cost.cost_model import CostModel
 from servsim.cost.decode_extra import DecodeExtra
 from servsim.cost.fixed import FixedCost
-from servsim.cost.roofline import HostWork, RooflineCost
+from servsim.cost.host import HostWork
+from servsim.cost.launching import as_launched
+from servsim.cost.roofline import RooflineCost
 from servsim.errors import CapacityError, ScenarioError
 from servsim.hardware import Device, Tier, load_device, load_link
 from servsim.memory.allocator import Allocator
@@ -88,8 +90,24 @@ class Setup:
         spec = self.scenario.instance.cost
         if isinstance(spec, FixedCostSpec):
             return FixedCost(spec.prefill_s, spec.decode_s)
-        host = HostWork(spec.host_step_s, spec.host_sequence_s, asynchronous=spec.async_scheduling)
-        return self._compressed(RooflineCost(self._operators_read(), self.device, host))
+        host = HostWork(
+            spec.host_step_s,
+            spec.host_sequence_s,
+            asynchronous=spec.async_scheduling,
+            gap_s=spec.gap_s,
+            sequence_gap_s=spec.sequence_gap_s,
+            eager_layer_s=spec.eager_layer_s,
+            capture_sizes=spec.capture_sizes,
+        )
+        device = as_launched(self.device, spec.elementwise_launch_s, spec.fp8_gemm_launch_s)
+        cost = RooflineCost(
+            self._operators_read(),
+            device,
+            host,
+            ragged_attention=spec.ragged_attention,
+            mixed_attention=spec.mixed_attention,
+        )
+        return self._compressed(cost)
 
     def _operators_read(self) -> StepOperators:
         """The operators, where attention reads compressed KV."""
@@ -155,6 +173,12 @@ class Setup:
         except (ScenarioError, CapacityError) as error:
             place = error.place or self.scenario.place(("instance", "memory"))
             raise type(error)(error.message, place=place, remedy=error.remedy) from None
+        if spec.prefix_hit_fraction and (hasattr(memory, "shares") or hasattr(memory, "uses_tiers")):
+            raise ScenarioError(
+                f"the allocator {spec.allocator} finds prefixes by itself",
+                place=self.scenario.place(("instance", "memory", "prefix_hit_fraction")),
+                remedy="leave it out, or use the allocator paged",
+            )
         if surroundings.shared_reads and not getattr(memory, "shares", False):
             raise ScenarioError(
                 f"in the allocator {spec.allocator} no two sequences have KV in common",

@@ -117,8 +117,8 @@ class Simulation:
         policy = self._policy(surroundings)
         return Parts(
             policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
-            spec.stepping == "single", self.setup.read_bounds(memory), spec.memory.compression.scanned,
-            swap_space,
+            spec.stepping == "single", spec.frontend.time_s, spec.memory.prefix_hit_fraction,
+            self.setup.read_bounds(memory), spec.memory.compression.scanned, swap_space,
         )  # fmt: skip
 
     def _policy(self, surroundings: Surroundings) -> Policy:
@@ -196,7 +196,12 @@ def finish(simulation: Simulation) -> Result:
     records = simulation.run()
     scheduler = simulation.scenario.instance.scheduler.model_dump(mode="json")
     summary = summarise(
-        records, simulation.scenario, calibration=simulation.cost.calibration, version=VERSION, scheduler=scheduler
+        records,
+        simulation.scenario,
+        calibration=simulation.cost.calibration,
+        version=VERSION,
+        scheduler=scheduler,
+        outside_range=simulation.cost.outside_range(),
     )
     return Result(simulation.scenario, records, summary)
 

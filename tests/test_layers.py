@@ -27,6 +27,7 @@ LAYERS = [
     {"setup"},
     {"simulation"},
     {"sweep"},
+    {"calibration"},
     {"validation"},
     {"cli"},
 ]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from servsim.cli.calibrate import calibrate
 from servsim.cli.capacity import capacity
 from servsim.cli.check import check
 from servsim.cli.compare import compare
@@ -20,6 +21,7 @@ from servsim.cli.reproduce import reproduce
 from servsim.cli.run import run
 from servsim.cli.schema import schema
 from servsim.cli.sweep import sweep
+from servsim.cli.validate import validate
 from servsim.version import VERSION
 
 __all__ = ["app", "main"]
@@ -38,6 +40,8 @@ app.command("compare")(compare)
 app.command("sweep")(sweep)
 app.command("capacity")(capacity)
 app.command("reproduce")(reproduce)
+app.command("validate")(validate)
+app.command("calibrate")(calibrate)
 app.command("plot")(plot)
 app.command("check")(check)
 app.command("list")(list_)

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     PREDICTORS = "predictors"
     ROUTERS = "routers"
     TRACE_READERS = "trace_readers"
+    ENGINES = "engines"
     HARDWARE = "hardware"
     MODELS = "models"
     WORKLOADS = "workloads"

@@ -38,3 +38,7 @@ class CostModel(Protocol):
     ) -> float:
         """Seconds of one step with prefill ``chunks``, of which ``emitting`` end, beside such decoders (0 or more)."""
         ...
+
+    def outside_range(self) -> dict[str, int]:
+        """How often each kind of operator was asked for beyond what was measured; counting changes no time."""
+        ...

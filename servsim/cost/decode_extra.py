@@ -35,6 +35,10 @@ class DecodeExtra:
         self._token_s = token_s
         self._overlapped = overlapped
 
+    def outside_range(self) -> dict[str, int]:
+        """What the cost model counts."""
+        return self._inner.outside_range()
+
     def decode_stride(
         self,
         start_s: float,

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence as Many
 
+from servsim.cost.attention import DecodeAttention, PrefillAttention
 from servsim.cost.cost_model import Chunk
-from servsim.cost.law import Line, OperatorLaw
+from servsim.cost.host import HostWork
+from servsim.cost.law import OperatorLaw, RowLaw
+from servsim.cost.pieces import NO_LIMIT, Piece, at_least, raised
 from servsim.cost.stride import Stride
-from servsim.errors import ScenarioError
 from servsim.hardware import Device
 from servsim.model.operators import RowOperator, StepOperators
 
-__all__ = ["HostWork", "RooflineCost"]
+__all__ = ["RooflineCost"]
 
-_NO_LIMIT = float("inf")
 _MANY_STEPS = 1 << 60
-
-
-class HostWork:
-    """Scheduling, sampling and launches on the CPU: ``step_s + sequence_s`` for each sequence in the step.
-
-    With asynchronous scheduling it runs beside the device and a step takes the longer of the two; without,
-    one follows the other.
-    """
-
-    def __init__(self, step_s: float = 0.0, sequence_s: float = 0.0, *, asynchronous: bool = True) -> None:
-        self.step_s = step_s
-        self.sequence_s = sequence_s
-        self.asynchronous = asynchronous
-
-    def time_s(self, sequences: int) -> float:
-        """Seconds on the CPU."""
-        return self.step_s + self.sequence_s * sequences
-
-    def beside(self, device_s: float, sequences: int) -> float:
-        """Seconds of a step whose device work takes ``device_s``."""
-        host_s = self.time_s(sequences)
-        return max(device_s, host_s) if self.asynchronous else device_s + host_s
 
 
 class RooflineCost:
@@ -44,34 +24,49 @@ class RooflineCost:
 
     Everything but decode attention depends on how many tokens (or emitting sequences) a step has, and is
     computed once for each such number. Decode attention grows with the summed context, so a decode
-    step's time is a maximum of straight lines in it, kept for each number of decoders. A mixed
-    step makes one prefill and one decode attention call a layer.
+    step's time is made of straight pieces in it, kept for each number of decoders. A mixed
+    step makes one prefill and one decode attention call a layer, together ``mixed_attention`` times as long as
+    apart; decode attention over contexts of unequal length takes ``ragged_attention`` times as long as over equal
+    ones, which is what kernel tables measure.
 
-    Not modelled here: KV that stays in the L2 between steps (weights flush it), tile and wave quantisation, the
-    penalty of mixed attention calls, pipeline parallelism.
+    Not modelled here: KV that stays in the L2 between steps (weights flush it), pipeline parallelism.
     """
 
-    def __init__(self, operators: StepOperators, device: Device, host: HostWork | None = None) -> None:
+    def __init__(
+        self,
+        operators: StepOperators,
+        device: Device,
+        host: HostWork | None = None,
+        *,
+        ragged_attention: float = 1.0,
+        mixed_attention: float = 1.0,
+    ) -> None:
         self.calibration = "calibrated" if device.calibrated else "uncalibrated"
         self._host = host or HostWork()
+        self._ragged = ragged_attention
+        self._mixed = mixed_attention
         self._per_token = _with_laws(operators.per_token, device)
         self._per_emitted = _with_laws(operators.per_emitted, device)
         self._attention = operators.attention
-        self._prefill = OperatorLaw.of(device, "attention_prefill", operators.attention.dtype)
-        self._decode = OperatorLaw.of(device, "attention_decode", operators.attention.dtype)
-        if not self._decode.straight:
-            raise ScenarioError(
-                f"{device.name}: decode attention follows a p-norm, which has no closed form over a stride",
-                remedy="use the law maximum or sum for attention_decode",
-            )
+        self._prefill = PrefillAttention(operators.attention, device)
+        self._decode = DecodeAttention(operators.attention, device)
+        self._outside: dict[str, int] = {}
         self._all_reduce = operators.all_reduce
         self._device = device
         if self._all_reduce is not None:
             device.check_tensor_parallel(self._all_reduce.group)
         self._token_s: dict[int, float] = {}
         self._emitted_s: dict[int, float] = {}
-        self._decode_attention: dict[int, list[Line]] = {}
-        self._decode_laws: dict[int, list[tuple[float, float, float]]] = {}
+        self._decode_attention: dict[int, list[Piece]] = {}
+        self._decode_laws: dict[int, list[Piece]] = {}
+
+    def outside_range(self) -> dict[str, int]:
+        """How often each kind of operator was asked for beyond what was measured on the device.
+
+        Counted once for each number of tokens or decoders, for decode attention over longer contexts once a
+        stride, for prefill attention once a step.
+        """
+        return dict(sorted(self._outside.items()))
 
     def decode_stride(
         self,
@@ -88,12 +83,12 @@ class RooflineCost:
             if not shared_tokens:
                 self._decode_laws[decoders] = pieces
         attended = context_tokens + decoders  # the new token attends to itself as well
-        for limit, constant, slope in pieces:
-            if attended <= limit:
-                rate = decoders if growing is None else growing
-                steps = _MANY_STEPS if limit == _NO_LIMIT or not rate else int((limit - attended) // rate) + 1
-                return Stride(start_s, constant + slope * attended, slope * rate, steps)
-        raise AssertionError("the last piece has no limit")
+        limit, constant, slope = pieces[bisect_left(pieces, (attended,))]
+        if attended > self._decode.reach * decoders:
+            self._count("attention_decode")
+        rate = decoders if growing is None else growing
+        steps = _MANY_STEPS if limit == NO_LIMIT or not rate else int((limit - attended) // rate) + 1
+        return Stride(start_s, constant + slope * attended, slope * rate, steps)
 
     def step_s(
         self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float, shared_tokens: int = 0
@@ -109,80 +104,70 @@ class RooflineCost:
             # for causal attention count half of the square for the chunk itself.
             pairs += chunk * stored + 0.5 * chunk * chunk
             kv_tokens += chunk + stored
-        device_s = self._rows_s(tokens, emitting + decoders)
+        device_s = self._rows_s(self._host.padded(tokens), emitting + decoders)
+        attention_s = 0.0
         if chunks:
             new = tokens - decoders
-            size_bytes = attention.kv_bytes_per_token * kv_tokens + attention.io_bytes_per_token * new
-            device_s += attention.calls * self._prefill.time_s(attention.prefill_flops_per_pair * pairs, size_bytes)
+            attention_s = attention.calls * self._prefill.time_s(new, kv_tokens, pairs)
+            if pairs > self._prefill.most_pairs_per_token * new:
+                self._count("attention_prefill")
         if decoders:
-            lines = None if shared_tokens else self._decode_attention.get(decoders)
-            if lines is None:
-                lines = self._decode_lines(decoders, shared_tokens)
+            pieces = None if shared_tokens else self._decode_attention.get(decoders)
+            if pieces is None:
+                pieces = self._attention_pieces(decoders, shared_tokens)
                 if not shared_tokens:
-                    self._decode_attention[decoders] = lines
+                    self._decode_attention[decoders] = pieces
             attended = context_tokens + decoders
-            device_s += max([constant + slope * attended for constant, slope in lines])
+            _, constant, slope = pieces[bisect_left(pieces, (attended,))]
+            attention_s += constant + slope * attended
+        device_s += attention_s * self._mixed if chunks and decoders else attention_s
+        if chunks:
+            device_s = self._host.launched_s(device_s, attention.calls)
         return self._host.beside(device_s, len(chunks) + decoders)
 
-    def _decode_lines(self, decoders: int, shared_tokens: int) -> list[Line]:
-        """Decode attention of all layers as the maximum of lines in the attended tokens."""
-        attention = self._attention
-        lines = self._decode.lines(
-            (0.0, attention.decode_flops_per_pair),
-            (
-                attention.io_bytes_per_token * decoders - attention.kv_bytes_per_token * shared_tokens,
-                attention.kv_bytes_per_token,
-            ),
-        )
-        return [(attention.calls * constant, attention.calls * slope) for constant, slope in lines]
+    def _attention_pieces(self, decoders: int, shared_tokens: int) -> list[Piece]:
+        """Decode attention of all layers as pieces in the attended tokens."""
+        if self._decode.outside(decoders):
+            self._count("attention_decode")
+        return raised(self._decode.pieces(decoders, shared_tokens), 0.0, self._attention.calls * self._ragged)
 
-    def _decode_pieces(self, decoders: int, shared_tokens: int) -> list[tuple[float, float, float]]:
-        """A decode step's time as pieces ``(up to so many attended tokens, constant, slope)``."""
-        rows_s = self._rows_s(decoders, decoders)
-        lines = [(rows_s + constant, slope) for constant, slope in self._decode_lines(decoders, shared_tokens)]
-        host_s = self._host.time_s(decoders)
-        if self._host.asynchronous:
-            lines.append((host_s, 0.0))
-        else:
-            lines = [(constant + host_s, slope) for constant, slope in lines]
-        return _upper_envelope(lines)
+    def _decode_pieces(self, decoders: int, shared_tokens: int) -> list[Piece]:
+        """A decode step's time as pieces in the attended tokens."""
+        fixed_s = self._rows_s(self._host.padded(decoders), decoders) + self._host.waited_s(decoders)
+        pieces = raised(self._attention_pieces(decoders, shared_tokens), fixed_s)
+        return at_least(pieces, self._host.floor_s(decoders))
+
+    def _count(self, kind: str) -> None:
+        self._outside[kind] = self._outside.get(kind, 0) + 1
 
     def _rows_s(self, tokens: int, emitted: int) -> float:
         """Everything but attention: a sum for the tokens and one for the sequences that emit."""
         token_s = self._token_s.get(tokens)
         if token_s is None:
-            token_s = sum(law.rows_s(operator, tokens) for operator, law in self._per_token)
+            token_s = sum(self._operator_s(law, tokens) for law in self._per_token)
             token_s += self._all_reduce_s(tokens)
             self._token_s[tokens] = token_s
         emitted_s = self._emitted_s.get(emitted)
         if emitted_s is None:
-            emitted_s = sum(law.rows_s(operator, emitted) for operator, law in self._per_emitted) if emitted else 0.0
+            emitted_s = sum(self._operator_s(law, emitted) for law in self._per_emitted) if emitted else 0.0
             self._emitted_s[emitted] = emitted_s
         return token_s + emitted_s
+
+    def _operator_s(self, law: RowLaw, rows: int) -> float:
+        if law.outside(rows):
+            self._count(law.operator.kind)
+        return law.time_s(rows)
 
     def _all_reduce_s(self, tokens: int) -> float:
         exchange, interconnect = self._all_reduce, self._device.interconnect
         if exchange is None or interconnect is None:
             return 0.0
-        return exchange.calls * interconnect.all_reduce_s(exchange.bytes_per_token * tokens, exchange.group)
+        message_bytes = exchange.bytes_per_token * tokens
+        low, high = interconnect.all_reduce_for(exchange.group).covers.get("bytes", (0.0, float("inf")))
+        if not low <= message_bytes <= high:
+            self._count("all_reduce")
+        return exchange.calls * interconnect.all_reduce_s(message_bytes, exchange.group)
 
 
-def _with_laws(operators: Many[RowOperator], device: Device) -> list[tuple[RowOperator, OperatorLaw]]:
-    return [(operator, OperatorLaw.of(device, operator.kind, operator.dtype)) for operator in operators]
-
-
-def _upper_envelope(lines: list[Line]) -> list[tuple[float, float, float]]:
-    """The maximum of lines over x >= 0, as pieces ``(up to x, constant, slope)`` of rising slope."""
-    constant, slope = max(lines)
-    pieces: list[tuple[float, float, float]] = []
-    while True:
-        # Where a steeper line meets this one; of several at one point the steepest goes on.
-        meets = [
-            ((constant - other) / (steeper - slope), -steeper, other) for other, steeper in lines if steeper > slope
-        ]
-        if not meets:
-            return [*pieces, (_NO_LIMIT, constant, slope)]
-        limit, negative_slope, other = min(meets)
-        if limit > 0:
-            pieces.append((limit, constant, slope))
-        constant, slope = other, -negative_slope
+def _with_laws(operators: Many[RowOperator], device: Device) -> list[RowLaw]:
+    return [RowLaw(operator, OperatorLaw.of(device, operator.kind, operator.dtype)) for operator in operators]

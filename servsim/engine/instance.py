@@ -58,6 +58,7 @@ class Instance:
         if parts.swap_space is not None:
             self._swapping = Swapping(env, parts, parts.swap_space, self._transfer_ended)
         self._decoders = Decoders(parts)
+        self._hits_stated = parts.prefix_hit_fraction > 0
         self._pauses = Pauses(parts.facts)
         self._resuming = self._pauses.resuming
         self._admissions = 0
@@ -234,7 +235,7 @@ class Instance:
             self.running.admit(sequence)
             if sequence.scheduled_s != sequence.scheduled_s:  # NaN: for the first time
                 sequence.scheduled_s = now_s
-                sequence.cached_tokens = sequence.kv_tokens
+                sequence.cached_tokens = max(sequence.cached_tokens, sequence.kv_tokens)
         if self.memory.loading:
             plan = self._without_loading(plan)
         if self._swapping is not None and self._swapping.space.asynchronous and not self.running.decoders:
@@ -288,7 +289,10 @@ class Instance:
         chunks = []
         emitting = 0
         for sequence, tokens in plan.prefills:
-            chunks.append((tokens, sequence.kv_tokens))
+            # Of what a prefix cache held, nothing is computed (vLLM counts it as stored before the chunk).
+            end = sequence.kv_tokens + tokens
+            stored = max(sequence.kv_tokens, min(sequence.cached_tokens, end - 1) if self._hits_stated else 0)
+            chunks.append((end - stored, stored))
             emitting += sequence.kv_tokens + tokens == sequence.total_tokens
         decoders = running.decoders if plan.decode else 0
         context_tokens = self._decoders.read_tokens if plan.decode else 0

@@ -17,7 +17,7 @@ class Intake:
     """Turns requests into sequences and hands them on; keeps the truth about all that have not ended.
 
     A request that can never be held, or that the policy does not take, is rejected at once and counted. Where
-    the predictor takes time, the sequence enters when the prediction is ready.
+    the frontend (tokenising, HTTP) or the predictor takes time, the sequence enters when they are done.
     """
 
     def __init__(
@@ -29,13 +29,15 @@ class Intake:
         arrived: Callable[[Sequence], None],
     ) -> None:
         self.requests: dict[Sequence, Request] = {}
-        self.predicting = 0  # requests whose prediction is not ready
+        self.predicting = 0  # requests that are with the frontend, or whose prediction is not ready
         self._env = env
         self._index = index
         self._policy = parts.policy
         self._memory = parts.memory
         self._predictor = parts.predictor
         self._facts = parts.facts
+        self._frontend = parts.frontend
+        self._hit_fraction = parts.prefix_hit_fraction
         self._max_model_len = parts.max_model_len
         self._on_end = on_end
         self._arrived = arrived
@@ -57,17 +59,25 @@ class Intake:
             session=request.session,
         )
         sequence.predicted_tokens = self._predictor.predict(request)
-        if self._predictor.latency_s <= 0:
+        if self._hit_fraction:
+            sequence.cached_tokens = self._hit(request.prompt_tokens)
+        late_s = self._frontend(request) + self._predictor.latency_s
+        if late_s <= 0:
             return self._enter(sequence, request)
         self.requests[sequence] = request
         self.predicting += 1
         ready = simpy.Event(self._env)
         assert ready.callbacks is not None
         ready.callbacks.append(lambda _: self._predicted(sequence, request))
-        schedule_at(self._env, ready, self._env.now + self._predictor.latency_s, ARRIVAL)
+        schedule_at(self._env, ready, self._env.now + late_s, ARRIVAL)
+
+    def _hit(self, prompt_tokens: int) -> int:
+        """Full blocks only, and never the last token: it has to be computed for there to be an output (as in vLLM)."""
+        size = self._memory.block_size
+        return min(int(self._hit_fraction * prompt_tokens), prompt_tokens - 1) // size * size
 
     def _predicted(self, sequence: Sequence, request: Request) -> None:
-        """The prediction is ready: only now the request enters, or is rejected by the policy."""
+        """Frontend and prediction are done: only now the request enters, or is rejected by the policy."""
         self.predicting -= 1
         del self.requests[sequence]
         self._enter(sequence, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from servsim.cost.cost_model import CostModel
@@ -9,11 +10,16 @@ from servsim.engine.facts import Facts
 from servsim.memory.allocator import Allocator
 from servsim.memory.kept import KvBounds
 from servsim.memory.swap_space import SwapSpace
+from servsim.request import Request
 from servsim.scheduler.policy import Policy
 from servsim.scheduler.predictors import Predictor
 from servsim.scheduler.running import Running
 
 __all__ = ["Parts"]
+
+
+def _no_time(request: Request) -> float:
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,8 @@ class Parts:
     facts: Facts
     max_model_len: int
     single_stepping: bool
+    frontend: Callable[[Request], float] = _no_time  # seconds from a request's arrival until the engine has it
+    prefix_hit_fraction: float = 0.0  # of each prompt, found in a prefix cache that is not itself simulated
     read_bounds: tuple[KvBounds, ...] = ()  # decode attention reads the least that one of them lets it
     scan_share: float = 0.0  # and of every token in the context such a part of what it reads of a token
     swap_space: SwapSpace | None = None  # where the policy swaps to, if that is a tier of the scenario

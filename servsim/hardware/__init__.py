@@ -1,5 +1,6 @@
 """What devices can do: peaks, memories, links, and how much of them kernels reach."""
 
+from servsim.hardware.correction import Axis, Correction, Grid
 from servsim.hardware.device import AllReduce, Device, Interconnect, Peaks
 from servsim.hardware.drive import Drive
 from servsim.hardware.efficiency import Efficiency, default_efficiency
@@ -10,10 +11,13 @@ from servsim.hardware.tier import Tier
 
 __all__ = [
     "AllReduce",
+    "Axis",
+    "Correction",
     "Device",
     "Direction",
     "Drive",
     "Efficiency",
+    "Grid",
     "Interconnect",
     "LinkSpec",
     "Peaks",

@@ -8,11 +8,10 @@ from pydantic import Field, model_validator
 
 from servsim.documents import Spec, WholeNumber, refusal
 from servsim.errors import ScenarioError
-from servsim.hardware.efficiency import Dtype, Efficiency, Operator, default_efficiency
+from servsim.hardware.correction import Correction
+from servsim.hardware.efficiency import Dtype, Efficiency, Operator, Range, default_efficiency
 
 __all__ = ["AllReduce", "Device", "Interconnect", "Peaks"]
-
-_CACHE_SHARE = 0.8
 
 
 class Peaks(Spec):
@@ -32,11 +31,26 @@ class Peaks(Spec):
 
 
 class AllReduce(Spec):
-    """An all-reduce over ``group`` devices: ``overhead_s`` + bytes on the wire / (``efficiency`` x bandwidth)."""
+    """An all-reduce over ``group`` devices: ``overhead_s`` + bytes on the wire / (``efficiency`` x bandwidth).
+
+    ``correction`` multiplies that, by the ``bytes`` of the message; errors, rows and range as of :class:`Efficiency`.
+    """
 
     group: WholeNumber = Field(ge=2)
     overhead_s: float = Field(ge=0)
     efficiency: float = Field(gt=0, le=1)
+    median_error: float | None = Field(default=None, ge=0)
+    p90_error: float | None = Field(default=None, ge=0)
+    rows: WholeNumber | None = Field(default=None, ge=1)
+    held_back: WholeNumber | None = Field(default=None, ge=1)
+    covers: dict[str, Range] = Field(default_factory=dict)
+    correction: Correction | None = None
+
+    @model_validator(mode="after")
+    def _check_correction(self) -> AllReduce:
+        if self.correction is not None and self.correction.names != ("bytes",):
+            raise refusal("an all-reduce is corrected by bytes", at=("correction", "axes"))
+        return self
 
 
 class Interconnect(Spec):
@@ -77,8 +91,11 @@ class Interconnect(Spec):
         if group == 1:
             return 0.0
         row = self.all_reduce_for(group)
-        wire_bytes = 2 * (group - 1) / group * message_bytes
-        return row.overhead_s + wire_bytes / (row.efficiency * self.bandwidth_bytes_per_s)
+        wire_s = 2 * (group - 1) / group * message_bytes / self.bandwidth_bytes_per_s
+        time_s = row.overhead_s + wire_s / row.efficiency
+        if row.correction is None or message_bytes <= 0:
+            return time_s
+        return max(wire_s, time_s * row.correction.grid.factor(message_bytes))
 
     @model_validator(mode="after")
     def _check_groups(self) -> Interconnect:
@@ -114,12 +131,12 @@ class Device(Spec):
     def l2_resident_bytes(self) -> int:
         """The most KV (bytes of one call) that stays in the L2; 0 where the L2 gives no advantage.
 
-        On L40S and RTX PRO 6000 decode attention falls back to the memory's bandwidth when its KV
-        passes four fifths of the L2 (AIConfigurator silicon tables, generation attention).
+        On L40S and RTX PRO 6000 decode attention measured alone falls back to the memory's bandwidth when its KV
+        passes the L2 (AIConfigurator silicon tables, generation attention). In a step the weights flush it.
         """
         if self.l2_bytes is None or self.l2_bandwidth_bytes_per_s is None:
             return 0
-        return int(_CACHE_SHARE * self.l2_bytes)
+        return self.l2_bytes
 
     def compute_dtype(self, dtype: Dtype) -> Dtype:
         """The dtype in which operands of ``dtype`` are multiplied on this device.

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from servsim.documents import Spec, refusal
+from servsim.documents import Spec, WholeNumber, refusal
+from servsim.hardware.correction import Correction
 
-__all__ = ["Dtype", "Efficiency", "Law", "Operator", "default_efficiency"]
+__all__ = ["CORRECTED_BY", "Dtype", "Efficiency", "Law", "Operator", "Range", "default_efficiency"]
 
 Operator = Literal["gemm", "experts", "attention_prefill", "attention_decode", "elementwise"]
 Dtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "int4", "any"]
 Law = Literal["maximum", "sum", "p_norm"]
+Range = Annotated[tuple[float, float], Field(strict=False)]
+
+CORRECTED_BY: dict[str, tuple[str, ...]] = {
+    "gemm": ("m", "n", "k"),
+    "experts": ("tokens", "hidden", "width", "spread"),
+    "attention_prefill": ("work", "length", "group"),
+    "attention_decode": ("work", "length", "group"),
+}
+"""The axes that a correction of each kind of operator has, in this order."""
 
 
 class Efficiency(Spec):
@@ -29,9 +39,18 @@ class Efficiency(Spec):
     - ``attention_decode`` (one layer, one call): the KV that is read.
     - ``elementwise``: whatever is read and written.
 
+    The dtype of attention is that of the KV. Experts with ``tile_rows`` compute whole tiles of so many tokens
+    for every expert that is chosen. ``correction`` multiplies the law; its axes are, by operator:
+
+    - ``gemm``: ``m`` (tokens), ``n``, ``k``;
+    - ``experts``: ``tokens``, ``hidden``, ``width`` (of one expert, on this device), ``spread`` (experts / top_k);
+    - ``attention_prefill``: ``work`` (sequences x heads), ``length``, ``group`` (heads / key-value heads);
+    - ``attention_decode``: ``work`` (sequences x key-value heads), ``length``, ``group``.
+
     ``compute: null`` says that the time does not depend on FLOPs. ``median_error`` and ``p90_error``
-    are relative errors against the measurements that the numbers were fitted to, so 0.05 is 5 %; both
-    are missing where the numbers are an assumption.
+    are relative errors, so 0.05 is 5 %, on ``held_back`` measurements that the fit to ``rows`` others did not see
+    (on those of the fit where ``held_back`` is missing); all are missing where the numbers are an assumption.
+    ``covers`` is the range of each variable in the measurements.
     """
 
     operator: Operator
@@ -41,8 +60,13 @@ class Efficiency(Spec):
     compute: float | None = Field(gt=0, le=1)
     memory: float = Field(gt=0, le=1)
     overhead_s: float = Field(ge=0)
+    tile_rows: WholeNumber | None = Field(default=None, ge=1)
     median_error: float | None = Field(default=None, ge=0)
     p90_error: float | None = Field(default=None, ge=0)
+    rows: WholeNumber | None = Field(default=None, ge=1)
+    held_back: WholeNumber | None = Field(default=None, ge=1)
+    covers: dict[str, Range] = Field(default_factory=dict)
+    correction: Correction | None = None
     source: str = Field(min_length=1)
 
     @property
@@ -56,6 +80,18 @@ class Efficiency(Spec):
             raise refusal("the law p_norm needs an exponent", remedy="add for example exponent: 4", at=("law",))
         if self.law != "p_norm" and self.exponent is not None:
             raise refusal(f"the law {self.law} has no exponent", remedy="leave it out", at=("exponent",))
+        return self
+
+    @model_validator(mode="after")
+    def _check_correction(self) -> Efficiency:
+        if self.correction is not None:
+            wanted = CORRECTED_BY.get(self.operator)
+            if wanted is None:
+                raise refusal(f"{self.operator} has no correction", remedy="leave it out", at=("correction",))
+            if self.correction.names != wanted:
+                raise refusal(f"{self.operator} is corrected by {', '.join(wanted)}", at=("correction", "axes"))
+        if self.tile_rows is not None and self.operator != "experts":
+            raise refusal("tile_rows is for experts", remedy="leave it out", at=("tile_rows",))
         return self
 
 

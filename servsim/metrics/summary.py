@@ -32,6 +32,7 @@ def summarise(
     calibration: str,
     version: str,
     scheduler: Mapping[str, Any] | None = None,
+    outside_range: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Everything that one run says, as nested plain Python values; None where a figure is undefined.
 
@@ -39,7 +40,8 @@ def summarise(
     ``measured_window`` holds the same figures for the requests that arrived in between: their latencies,
     and the state of batches and memory during the window. Latencies are those of finished requests.
     ``calibration`` says how far the device's efficiencies were measured, ``version`` is servsim's, ``scheduler`` what
-    the scheduler was set to, defaults included; ``memory`` is what the allocators counted.
+    the scheduler was set to, defaults included; ``memory`` is what the allocators counted; ``outside_range`` counts
+    where the cost model left what was measured.
     """
     figures = _Figures(records, scenario)
     everybody = np.ones(len(records.requests["request_id"]), dtype=bool)
@@ -58,6 +60,7 @@ def summarise(
         "name": scenario.name,
         "seed": scenario.seed,
         "calibration": calibration,
+        "outside_measured_range": dict(outside_range or {}),
         "scheduler": None if scheduler is None else dict(scheduler),
         "partial": records.partial,
         "warnings": [*records.notes, *_warnings(records, scenario, measured, steadiness)],

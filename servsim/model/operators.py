@@ -31,6 +31,9 @@ class RowOperator:
     bytes_per_row: float
     experts: int = 0
     experts_per_row: int = 0
+    k: float = 0.0  # of products: the width that is summed over (of experts: the hidden size)
+    n: float = 0.0  # of products: the width of the result (of experts: an expert's width)
+    prepared_bytes_per_row: float = 0.0  # read and written by a kernel that goes before, to quantize the operands
 
     def flops(self, rows: float) -> float:
         """FLOPs of one call."""
@@ -38,8 +41,24 @@ class RowOperator:
 
     def bytes(self, rows: float) -> float:
         """Bytes of one call."""
-        read = 1.0 if not self.experts else 1.0 - (1.0 - self.experts_per_row / self.experts) ** rows
-        return self.weight_bytes * read + self.bytes_per_row * rows
+        return self.weight_bytes * self.share_read(rows) + self.bytes_per_row * rows
+
+    def share_read(self, rows: float) -> float:
+        """The share of the weights that is expected to be read."""
+        return 1.0 if not self.experts else 1.0 - (1.0 - self.experts_per_row / self.experts) ** rows
+
+    def padded_flops(self, rows: float, tile_rows: int) -> float:
+        """FLOPs of one call whose experts compute whole tiles of ``tile_rows`` rows.
+
+        The last tile of a chosen expert is half full on average, the only one of an expert with few rows is
+        computed in full.
+        """
+        if not self.experts or not rows:
+            return self.flops(rows)
+        load = rows * self.experts_per_row / self.experts
+        chosen = self.share_read(rows)
+        padded = max(chosen * tile_rows, load + chosen * (tile_rows - 1) / 2)
+        return self.flops(rows) * padded / load
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +71,10 @@ class Attention:
     prefill_flops_per_pair: float
     kv_bytes_per_token: float  # read for each token in the context
     io_bytes_per_token: float  # a new token's query and output
+    kv_dtype: str = "bf16"
+    heads: int = 1  # on this rank
+    kv_heads: int = 1
+    head_dim: int = 0  # 0 for latent attention: no kernel table speaks of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +129,16 @@ def _attention(shape: ModelShape, tp: int, dtype: str, kv_dtype: str) -> Attenti
     if shape.mla is None:
         pair = 4.0 * heads * shape.head_dim
         io_bytes = 2 * heads * shape.head_dim * item
-        return Attention(shape.num_hidden_layers, dtype, pair, pair, kv_bytes, io_bytes)
+        kv_heads = shape.kv_heads_per_rank(tp)
+        return Attention(
+            shape.num_hidden_layers, dtype, pair, pair, kv_bytes, io_bytes, kv_dtype, heads, kv_heads, shape.head_dim
+        )
     # Decode multiplies in the latent space (the absorbed form); prefill expands keys and values first.
     mla = shape.mla
     latent = 2.0 * heads * (2 * mla.kv_lora_rank + mla.qk_rope_head_dim)
     expanded = 2.0 * heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim + mla.v_head_dim)
     io_bytes = heads * (2 * mla.kv_lora_rank + mla.qk_rope_head_dim) * item
-    return Attention(shape.num_hidden_layers, dtype, latent, expanded, kv_bytes, io_bytes)
+    return Attention(shape.num_hidden_layers, dtype, latent, expanded, kv_bytes, io_bytes, kv_dtype, heads)
 
 
 class _Builder:
@@ -125,9 +151,21 @@ class _Builder:
         self.weight_item = INT4_BYTES if quantization == "int4" else DTYPE_BYTES[self.linear_dtype]
 
     def gemm(self, name: str, calls: int, k: float, n: float, *, quantized: bool = True) -> RowOperator:
-        """Rows times a k x n matrix."""
+        """Rows times a k x n matrix; for fp8 the rows are quantized first, by a kernel of its own."""
         dtype, weight_item = (self.linear_dtype, self.weight_item) if quantized else (self.dtype, self.item)
-        return RowOperator(name, "gemm", dtype, calls, 2.0 * k * n, k * n * weight_item, (k + n) * self.item)
+        fp8 = dtype == "fp8"
+        return RowOperator(
+            name,
+            "gemm",
+            dtype,
+            calls,
+            2.0 * k * n,
+            k * n * weight_item,
+            (k if fp8 else k * self.item) + n * self.item,
+            k=k,
+            n=n,
+            prepared_bytes_per_row=k * (self.item + 1) if fp8 else 0.0,
+        )
 
     def elementwise(self, name: str, calls: int, elements_per_row: float) -> RowOperator:
         """Elements read and written a row."""
@@ -182,6 +220,8 @@ class _Builder:
                 2 * shape.hidden_size * self.item,
                 moe.num_experts,
                 chosen,
+                shape.hidden_size,
+                width,
             ),
             *self._mlp("shared_experts", layers if moe.num_shared_experts else 0, moe.shared_intermediate_size),
         ]

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunFolder", "check_free", "json_bytes", "pause_columns", "read_run", "result_folder", "write_run"]
 
-_MARKS = ("summary.json", "comparison.csv", "sweep.csv", "claims.json")
-_OURS = (".csv", ".json", ".parquet", ".pdf", ".png", ".svg", ".yaml")
+_MARKS = ("summary.json", "comparison.csv", "sweep.csv", "claims.json", "validation.json")
+_OURS = (".csv", ".json", ".md", ".parquet", ".pdf", ".png", ".svg", ".yaml")
 _INTEGER, _FLOAT = "i8", "f8"
 _REQUEST_TYPES = {
     "request_id": _INTEGER,

@@ -19,7 +19,13 @@ DATA_VARIABLE = "SERVSIM_DATA"
 """The environment variable that names the folder of real traces and measurements."""
 
 _NAME_OR_PATH: frozenset[KeyPath] = frozenset(
-    {("model",), ("instance", "hardware"), ("instance", "memory", "compression", "link"), ("workload",)}
+    {
+        ("model",),
+        ("instance", "hardware"),
+        ("instance", "engine"),
+        ("instance", "memory", "compression", "link"),
+        ("workload",),
+    }
 )
 _ALWAYS_PATH = frozenset({"trace", "table"})  # under workload
 _TRAINED_ON: KeyPath = ("instance", "scheduler", "predictor", "trace")

@@ -8,12 +8,18 @@ from servsim.errors import ScenarioError, suggestion
 
 __all__ = ["KINDS", "RELATIVE", "find", "folder", "is_path", "locate", "names", "shown"]
 
-KINDS = ("hardware", "models", "scenarios", "workloads")
+KINDS = ("engines", "hardware", "models", "scenarios", "workloads")
 
 RELATIVE = "a relative path counts from the scenario's file, with --set from the working directory"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_SINGULAR = {"hardware": "hardware", "models": "model", "scenarios": "scenario", "workloads": "workload"}
+_SINGULAR = {
+    "engines": "engine",
+    "hardware": "hardware",
+    "models": "model",
+    "scenarios": "scenario",
+    "workloads": "workload",
+}
 _SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".parquet")
 
 

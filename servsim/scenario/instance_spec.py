@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from servsim import registry
 from servsim.documents import Spec, WholeNumber, refusal
+from servsim.request import Request
 from servsim.scenario.compression_spec import CompressionSpec
 from servsim.scenario.plug_in import PlugInSpec
 from servsim.scenario.scheduler_spec import SchedulerSpec
 from servsim.scenario.tier_spec import Tiers
 
-__all__ = ["CostSpec", "FixedCost", "InstanceSpec", "MemorySpec", "RooflineCost"]
-
-# Keys that the design foresees and this version does not have: refused, but not as a slip of the pen.
-_NOT_YET = {
-    "engine": "engine presets are not part of this version: write the keys out",
-}
-
-
-def _refuse_not_yet(data: Any, key: str) -> Any:
-    if isinstance(data, dict) and key in data:
-        raise refusal("unknown key", remedy=_NOT_YET[key], at=(key,))
-    return data
+__all__ = ["CostSpec", "FixedCost", "FrontendSpec", "InstanceSpec", "MemorySpec", "RooflineCost"]
 
 
 class MemorySpec(PlugInSpec):
@@ -40,6 +30,9 @@ class MemorySpec(PlugInSpec):
     )
     num_blocks: WholeNumber | None = Field(
         None, ge=1, description="Blocks of KV an instance; by default what the memory budget leaves."
+    )
+    prefix_hit_fraction: float = Field(
+        0.0, ge=0, le=1, description="The share of each prompt found in a prefix cache, where prompts are not known."
     )
 
     tiers: Tiers = Field(
@@ -62,6 +55,32 @@ class RooflineCost(Spec):
     )
     host_step_s: float = Field(0.0, ge=0, description="Seconds of host work a step.")
     host_sequence_s: float = Field(0.0, ge=0, description="Seconds of host work a step for each sequence in it.")
+    gap_s: float = Field(0.0, ge=0, description="Seconds a step in which the device waits, whatever the scheduling.")
+    sequence_gap_s: float = Field(0.0, ge=0, description="The same a step for each sequence in it.")
+    eager_layer_s: float = Field(
+        0.0, ge=0, description="Seconds to launch a layer in a step with prefill, which takes no less."
+    )
+    ragged_attention: float = Field(
+        1.0, ge=1, le=10, description="How many times longer decode attention takes over contexts of unequal length."
+    )
+    mixed_attention: float = Field(
+        1.0, ge=1, le=10, description="How many times longer attention takes where prefill and decodes share a call."
+    )
+    elementwise_launch_s: float | None = Field(
+        None, ge=0, description="Seconds a norm, rotary embedding or activation costs besides its bytes."
+    )
+    fp8_gemm_launch_s: float | None = Field(
+        None, ge=0, description="Seconds an fp8 GEMM costs besides the roofline, quantization of its input included."
+    )
+    capture_sizes: tuple[Annotated[WholeNumber, Field(ge=1)], ...] = Field(
+        (), strict=False, description="Batch sizes of captured CUDA graphs, rising; batches are padded to them."
+    )
+
+    @model_validator(mode="after")
+    def _check_capture_sizes(self) -> Self:
+        if list(self.capture_sizes) != sorted(set(self.capture_sizes)):
+            raise refusal("capture_sizes must rise, each given once", at=("capture_sizes",))
+        return self
 
 
 class FixedCost(Spec):
@@ -81,9 +100,23 @@ CostSpec = Annotated[
 ]
 
 
+class FrontendSpec(Spec):
+    """What happens to a request before the engine has it: HTTP, tokenising; the way back of a token included."""
+
+    request_s: float = Field(0.0, ge=0, le=1e6, description="Seconds a request.")
+    prompt_token_s: float = Field(0.0, ge=0, le=1e3, description="Seconds for each token of the prompt.")
+
+    def time_s(self, request: Request) -> float:
+        """Seconds from the arrival of a request until the engine has it."""
+        return self.request_s + self.prompt_token_s * request.prompt_tokens
+
+
 class InstanceSpec(Spec):
     """A model's share of devices, with its scheduler, memory and cost model."""
 
+    engine: str | None = Field(
+        None, description="A preset of an engine and its version: a name in the catalogue, or a path; other keys win."
+    )
     hardware: str = Field(description="The device: a name in the catalogue, or a path.")
     tensor_parallel_size: WholeNumber = Field(1, ge=1, le=4096, description="Devices that share each layer.")
     scheduler: SchedulerSpec = Field(default_factory=SchedulerSpec, description="Who gets tokens next.")
@@ -98,11 +131,9 @@ class InstanceSpec(Spec):
         "strided", description="strided takes many equal steps in one event; single is the slow reference."
     )
     cost: CostSpec = Field(default_factory=RooflineCost, description="How long a step takes.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_presets(cls, data: Any) -> Any:
-        return _refuse_not_yet(data, "engine")
+    frontend: FrontendSpec = Field(
+        default_factory=FrontendSpec, description="What happens to a request before the engine has it."
+    )
 
     @model_validator(mode="after")
     def _check_tiers(self) -> InstanceSpec:

@@ -14,6 +14,7 @@ from servsim.documents import Document, KeyPath, Spec, WholeNumber, dump_yaml, l
 from servsim.errors import ScenarioError, suggestion
 from servsim.scenario import catalogue
 from servsim.scenario.anchoring import DATA_VARIABLE, anchored, files
+from servsim.scenario.engine_preset import with_engine
 from servsim.scenario.instance_spec import InstanceSpec
 from servsim.scenario.overrides import with_override
 from servsim.scenario.scheduler_spec import Router, RouterSpec
@@ -122,7 +123,7 @@ def build_scenario(document: Document, overrides: Iterable[str], *, check_files:
         document = replace(document, data={"name": document.path.stem, **document.data})
     for path, message in _impossible_numbers(document.data, ()):
         raise ScenarioError(message, place=document.place(path))
-    scenario = validate(Scenario, document.data, document=document)
+    scenario = validate(Scenario, with_engine(document).data, document=document)
     scenario._source = document
     if check_files:
         _check_files(scenario, document)

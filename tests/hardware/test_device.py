@@ -113,7 +113,7 @@ def test_the_l2_counts_only_where_its_bandwidth_is_given(tmp_path: Path) -> None
     assert device(tmp_path).l2_resident_bytes == 0
     assert device(tmp_path, (memory, f"{memory}\nl2_bytes: 100e6")).l2_resident_bytes == 0
     with_l2 = device(tmp_path, (memory, f"{memory}\nl2_bytes: 100e6\nl2_bandwidth_bytes_per_s: 4e12"))
-    assert with_l2.l2_resident_bytes == 80_000_000
+    assert with_l2.l2_resident_bytes == 100_000_000
 
 
 @pytest.mark.parametrize(

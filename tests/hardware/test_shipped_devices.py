@@ -65,11 +65,11 @@ def test_memory_is_what_the_driver_reports() -> None:
     assert shipped("mi300x").memory_bytes == pytest.approx(191.98 * 2**30, rel=1e-4)
 
 
-def test_a_bf16_gemm_of_the_h100_is_bound_by_compute_at_81_percent_of_989_tflops() -> None:
+def test_a_bf16_gemm_of_the_h100_is_bound_by_compute_at_82_percent_of_989_tflops() -> None:
     h100 = shipped("h100-sxm")
     gemm = h100.efficiency("gemm", "bf16")
     assert gemm.compute is not None
-    assert gemm.compute * h100.peak_flops("bf16") == pytest.approx(801e12, rel=1e-3)
+    assert gemm.compute * h100.peak_flops("bf16") == pytest.approx(810e12, rel=1e-2)
 
 
 def test_fp8_runs_at_the_rate_of_bf16_on_an_a100() -> None:

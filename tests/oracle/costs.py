@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any
 
 from servsim.cost.cost_model import Chunk
-from servsim.cost.roofline import HostWork, RooflineCost
+from servsim.cost.host import HostWork
+from servsim.cost.roofline import RooflineCost
 from servsim.cost.stride import Stride
 from servsim.hardware import load_device
 from servsim.model import load_model

@@ -94,8 +94,8 @@ SCHEDULER = "policy: fcfs\n"
         ),
         (
             "  scheduler:",
-            "  engine: vllm-0.19\n  scheduler:",
-            "5: instance.engine: unknown key\n  engine presets are not part of this version: write the keys out",
+            "  engine: vllm-0.91\n  scheduler:",
+            "5: instance.engine: unknown engine 'vllm-0.91'\n  did you mean 'vllm-0.19'?",
         ),
         (
             "  scheduler:",
