@@ -2,10 +2,10 @@
 
     python benchmarks/memory.py [NAME...] [--repeat N]
 
-Llama-3.1-8B on one H100. The Azure conversation trace at four times its rate under each allocator's defaults, some of its
-ways, and with a CPU tier; it has no ``hash_ids``, so that nothing is shared. Then Mooncake's synthetic trace at its own
-rate with blocks of 512 tokens, each of which has a hash. ``ratio`` is what a request costs in bare SimPy timeouts of
-the same run. Needs ``SERVSIM_DATA``; a trace that is not there is left out, saying so.
+Llama-3.1-8B on one H100. The Azure conversation trace at four times its rate under each allocator's defaults, under
+some of its other ways, and with a CPU tier; it has no ``hash_ids``, so that nothing is shared. Then Mooncake's
+synthetic trace at its own rate with blocks of 512 tokens, each of which has a hash. ``ratio`` is what a request costs
+in bare SimPy timeouts of the same run. Needs ``SERVSIM_DATA``; a trace that is not there is left out, saying so.
 """
 
 from __future__ import annotations

@@ -5,34 +5,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
-
-from pydantic import Field
 
 from servsim.memory.allocator import Round
 from servsim.request import Sequence
+from servsim.scheduler.fastserve_parameters import FastServeParameters
 from servsim.scheduler.feedback_queue import Entry, FeedbackQueue, Job, Place
-from servsim.scheduler.host_copies import CopyParameters, HostCopies
+from servsim.scheduler.host_copies import HostCopies
 from servsim.scheduler.plan import DECODE, IDLE, Plan
 from servsim.scheduler.policy import Surroundings
 
-__all__ = ["FastServe", "FastServeParameters"]
-
-
-class FastServeParameters(CopyParameters):
-    """What a scenario may say about FastServe."""
-
-    first_quantum: Literal["constant", "min_iteration"] = Field(
-        "constant", description="quantum of the first level: quantum_s (the code), or a lone decode step (the paper)"
-    )
-    quantum_s: float = Field(0.010, gt=0, le=1e6, description="quantum of the first level; each next one has twice it")
-    starving_s: float = Field(3.0, gt=0, description="unstepped for so long, a job is promoted to the first level")
-    promotion_iterations: int = Field(1000, ge=1, description="iterations from one look for starving jobs to the next")
-    proactive: bool = Field(True, description="keep max_num_seqs blocks free by swapping before they are needed")
-    fresh_valve: float = Field(
-        0.1, ge=0, le=1, description="no new job is started with less than this share of the swap space free"
-    )
-    copy_launch_s: float = Field(0.0, ge=0, le=1, description="host time to launch one copy")
+__all__ = ["FastServe"]
 
 
 @dataclass(slots=True)
@@ -50,7 +32,8 @@ class _Draft:
     copy_s: float = 0.0
     out_blocks: int = 0  # that are taken in the swap space
     back_blocks: int = 0
-    stalls: bool = False
+    decode: bool = False  # whether somebody in the batch does
+    stalls: bool = False  # whether the decoders wait for prefills alone
 
 
 class FastServe:
@@ -70,14 +53,14 @@ class FastServe:
     iterations, swaps by level and not by the paper's estimated next scheduled time. Other than there, a
     job that never ran counts as stepped at its arrival, a batch keeps its order when it is put back, and copies
     are synchronous, unless with a tier ``swap_copies: async`` lets them overlap with computation, as FastServe
-    does: a member of the batch then keeps its place in it, uncharged, until its KV is there. Iteration times include
-    copies that are waited for. First-iteration times are those of the cost model. Paged memory only is swapped
-    proactively.
+    does: a member of the batch then keeps its place in it, uncharged, until its KV is there, as does a new job whose
+    prefix an allocator fetches; pushed out before it emits, it is dropped. Iteration times include copies that are
+    waited for; first ones are the cost model's. Paged memory only is swapped proactively.
 
-    Further deviations: the token cap counts the prompts of new jobs only and never holds a decoder back; the
-    reservation is not repeated with an empty batch after an iteration; a copy's launch costs nothing unless
-    ``copy_launch_s`` is given (5 us in ``priority_trace`` and ``vllm_v0``). In the results whoever leaves the batch,
-    parked on the device or swapped, has a pause of reason ``swapped`` and counts as preempted once.
+    Further deviations: the token cap counts prompts only and never holds a decoder back; the reservation is not
+    repeated with an empty batch after an iteration; a copy's launch costs nothing unless ``copy_launch_s`` is given
+    (5 us in ``priority_trace`` and ``vllm_v0``). In the results whoever leaves the batch, parked on the device or
+    swapped, has a pause of reason ``swapped`` and counts as preempted once.
     """
 
     Parameters = FastServeParameters
@@ -154,9 +137,7 @@ class FastServe:
     def stable_steps(self) -> int:
         """Until the next look for starving jobs, or until so little memory is free that somebody is swapped out."""
         period = self.settings.promotion_iterations
-        steps = period - self._iteration % period
-        steps = self._steps_with_spare(steps)
-        return max(1, steps)
+        return max(1, self._steps_with_spare(period - self._iteration % period))
 
     def plan(self, now_s: float) -> Plan:
         """Serve the first in line."""
@@ -177,9 +158,8 @@ class FastServe:
 
     def begin(self, plan: Plan) -> None:
         """Jobs go where the plan puts them."""
-        draft = self._draft
+        draft, now_s, queue = self._draft, self._now_s, self.queue
         assert draft is not None
-        now_s, queue = self._now_s, self.queue
         for job, place in (
             *((job, Place.PARKED) for job in (*draft.parked, *draft.fetched)),
             *((job, Place.SWAPPED) for job in draft.swapped),
@@ -195,13 +175,14 @@ class FastServe:
         self.swap.moved(draft.out_blocks - draft.back_blocks)
         for job in draft.entering:
             self._run += 1
+            overlaps = self.swap.asynchronous or job.place is Place.FRESH  # with other steps, if its KV is on its way
             queue.move(job, Place.RUNNING)
-            if self.swap.asynchronous and job.sequence in self.memory.loading:
+            if overlaps and job.sequence in self.memory.loading:
                 self._awaited[job] = None
             elif not draft.stalls:
                 queue.serve(job, now_s)
-        if draft.stalls:
-            queue.stall(draft.batch, now_s)
+        if draft.stalls and (prefilled := [job for job in draft.batch if job not in self._awaited]):
+            queue.stall(prefilled, now_s)
         self._prefill_iterations += not plan.decode
         self._settled = False
 
@@ -219,6 +200,7 @@ class FastServe:
         for job in [job for job in self._awaited if job.sequence not in self.memory.loading]:
             del self._awaited[job]
             self.queue.serve(job, now_s)
+            self._settled = False
         if self._settled_blocks != self.swap.used_blocks:
             self._settled = False  # new jobs may be let in again
         if demoted and self._settled:
@@ -236,27 +218,29 @@ class FastServe:
         """Whom the budgets let be served, started ones first; memory aside."""
         started, budget = self.queue.started, self.max_num_batched_tokens
         new: list[Job] = []
-        limit, prompts = len(started), 0
+        limit, prompts = len(started), sum(map(_lacking, self.running.prefilling))
         for entry in () if self._valve_shut() else self.queue.fresh:
             ahead = bisect_left(started, entry)
             if ahead + len(new) >= self.max_num_seqs:
                 break
             tokens = entry[2].sequence.total_tokens
-            if new and prompts + tokens > budget:
+            if prompts and prompts + tokens > budget:
                 limit = ahead
                 break
             new.append(entry[2])
             prompts += tokens
         limit = min(limit, self.max_num_seqs - len(new))
         batch = [entry[2] for entry in started[:limit]]
-        return sorted([*batch, *new], key=_rank) if new else batch
+        return sorted([*batch, *new], key=lambda job: (job.level, job.position)) if new else batch
 
     def _compose(self) -> _Draft:
         """The batch, and whose KV moves for it."""
         batch = self._batch()
         draft = self._quick(batch) or self._squeezed(batch)
         new = [job for job in draft.entering if job.place is Place.FRESH]
-        draft.stalls = len(new) == len(draft.batch)
+        starting = sum(map(self._is_starting, draft.batch)) if self._awaited or self.running.prefilling else 0
+        draft.decode = len(draft.batch) > len(new) + starting
+        draft.stalls = not draft.decode and bool(new or self._arrived(draft.batch))
         gone = {*draft.swapped, *draft.dropped}
         # The batch is the front of the line.
         rest = self.queue.started[len(draft.batch) - len(new) :]
@@ -266,8 +250,21 @@ class FastServe:
         if not draft.stalls:
             still = len(draft.batch) - len(draft.entering) + sum(job.place is Place.RUNNING for job in gone)
             running = (job for _, _, job in rest if job.place is Place.RUNNING and job not in gone)
-            draft.parked = list(islice(running, self._run - still))  # the line is long, and they stand at its front
+            for job in islice(running, self._run - still):  # the line is long, and they stand at its front
+                if self._is_starting(job):
+                    self._evict(draft, job)
+                else:
+                    draft.parked.append(job)
         return draft
+
+    def _arrived(self, batch: list[Job]) -> list[Sequence]:
+        """Those in the batch whose prefill goes on, since the KV that was found for them is there."""
+        begun = self.running.prefilling
+        return [job.sequence for job in batch if job.sequence in begun] if begun else []
+
+    def _is_starting(self, job: Job) -> bool:
+        """Whether it was admitted and has not emitted: KV that an allocator found below the device was on its way."""
+        return job.place is Place.RUNNING and not job.sequence.decoding and not self.swap.asynchronous
 
     def _quick(self, batch: list[Job]) -> _Draft | None:
         """All who run grow at once, the others find room; None where memory must be made."""
@@ -275,7 +272,7 @@ class FastServe:
         draft = _Draft(self.memory.round(), batch, [job for job in batch if job.place is not running])
         if not draft.round.grow_decoders():
             return None
-        for job in draft.entering:
+        for job in (*map(self._jobs.__getitem__, self._arrived(batch)), *draft.entering):
             if not self._grant(draft, job, alone=job is batch[0]):
                 return None
         return draft
@@ -307,8 +304,10 @@ class FastServe:
         sequence = job.sequence
         if job.place is Place.FRESH:
             return draft.round.admit(sequence, draft.round.lacking(sequence), alone=alone)
+        if sequence in self.running.prefilling:
+            return draft.round.extend(sequence, _lacking(sequence))
         if job.place is not Place.SWAPPED:
-            return draft.round.grow(sequence, self.running.kv_tokens(sequence))
+            return sequence in self.memory.loading or draft.round.grow(sequence, self.running.kv_tokens(sequence))
         if not draft.round.restore(sequence):
             return False
         self._comes_back(draft, job)
@@ -317,7 +316,7 @@ class FastServe:
     def _evict(self, draft: _Draft, job: Job) -> None:
         """Its KV leaves the device: to the swap space, or for good."""
         draft.round.release(job.sequence, self.running.kv_tokens(job.sequence))
-        if not self._has_room(draft, job):
+        if self._is_starting(job) or not self._has_room(draft, job):
             draft.dropped.append(job)
             return
         blocks = self._blocks(job)
@@ -365,16 +364,17 @@ class FastServe:
         """The plan of a draft; the plain decode plan where nothing moves."""
         entering = [(job.place is Place.FRESH, job.sequence) for job in draft.entering]
         new = [(sequence, draft.round.lacking(sequence)) for fresh, sequence in entering if fresh]
+        going = [(one, _lacking(one)) for one in self._arrived(draft.batch)]
         back = [sequence for fresh, sequence in entering if not fresh]
         moved = (draft.parked, draft.swapped, draft.dropped, draft.fetched)
-        if not new and not back and not any(moved):
+        if not new and not going and not back and not any(moved):
             return DECODE if self.running.decoders else IDLE
         out = [job.sequence for job in (*draft.parked, *draft.swapped) if job.place is Place.RUNNING]
         dropped = [job.sequence for job in draft.dropped if job.place is Place.RUNNING]
         copied_out = [job.sequence for job in draft.swapped]
         copied_in = [job.sequence for job in draft.copied_in]
         moves = (dropped, out, back, copied_out, copied_in, draft.copy_s)
-        return Plan(new, len(new), not draft.stalls, (), *moves, draft.round)
+        return Plan([*going, *new], len(new), draft.decode, (), *moves, draft.round)
 
     def _spared(self, steps: int) -> bool:
         """Whether nobody has to be swapped out within so many steps, to keep blocks free."""
@@ -395,5 +395,6 @@ class FastServe:
         return low
 
 
-def _rank(job: Job) -> tuple[int, int]:
-    return (job.level, job.position)
+def _lacking(sequence: Sequence) -> int:
+    """Tokens that a prefill under way has yet to compute."""
+    return sequence.total_tokens - sequence.kv_tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from servsim.cost.law import OperatorLaw
+from servsim.cost.attention import DecodeAttention
 from servsim.setup import Setup
 from servsim.simulation import Result
 from servsim.sweep import Variant
@@ -45,12 +45,10 @@ def _attention_tokens_per_s(result: Result) -> float:
     rows = (strides["prefill_tokens"] == 0) & (strides["decode_seqs"] == decoders)
     steps = int(strides["steps"][rows].sum())
     attention = setup.operators.attention
-    law = OperatorLaw.of(setup.device, "attention_decode", attention.dtype)
-    size_bytes = (attention.io_bytes_per_token + attention.kv_bytes_per_token) * decoders
     # A step of sequences that read only their new tokens, less what its attention takes.
-    others_s = setup.cost_model().step_s((), 0, decoders, 0) - attention.calls * law.time_s(
-        attention.decode_flops_per_pair * decoders, size_bytes
-    )
+    _, constant, slope = DecodeAttention(attention, setup.device).pieces(decoders)[0]
+    least_s = attention.calls * (constant + slope * decoders)
+    others_s = setup.cost_model().step_s((), 0, decoders, 0) - least_s
     attention_s = float((strides["end_s"] - strides["start_s"])[rows].sum()) - steps * others_s
     return ratio(float(attention.calls * decoders * steps), attention_s)
 

@@ -27,6 +27,7 @@ from servsim.scheduler.fcfs import Fcfs
         ("instance.hardware=h100", "did you mean 'h100-sxm'"),
         ("instance.scheduler.policy=fifo", "fcfs"),
         ("instance.scheduler.reserve=0.1", "past_future"),
+        ("instance.scheduler={policy: sglang, schedule_policy: lpm}", "set instance.memory.allocator: radix"),
         ("workload.lengths=azure-conv", "azure-conv-2023"),
         ("router=best", "round_robin"),
         ("instance.memory.tiers={cpu: 3}", "instance.memory.tiers.cpu"),

@@ -115,3 +115,11 @@ def test_every_shipped_scenario_is_checked_and_runs_cut_to_200_requests(servsim,
     assert ended.status == 0
     counts = json.loads(Path("out/summary.json").read_text())["counts"]
     assert counts["submitted"] == counts["finished"] == 200
+
+
+def test_check_tells_the_blocks_that_an_allocator_cuts_itself(servsim, small):
+    out = servsim("check", "chat-on-one-h100", "--set", "instance.memory.allocator=vattention").out
+    own, capacity = _line(out, " blocks of its own"), _line(out, " KV capacity")
+    assert "1,024 tokens each" in own
+    assert int(own.split()[4].replace(",", "")) * 1024 == int(capacity.split()[2].replace(",", ""))
+    assert "null block" not in servsim("check", "chat-on-one-h100", "--set", "instance.memory.allocator=radix").out

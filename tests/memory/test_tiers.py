@@ -65,6 +65,20 @@ def test_what_the_device_has_lost_is_fetched_from_the_tier(fetch: str, first_tok
     assert told["evicted_blocks"] == 3
 
 
+@pytest.mark.parametrize("policy", ["fastserve", "priority_trace", "vllm_v0"])
+def test_policies_that_swap_compute_the_rest_when_the_fetched_part_is_there(policy: str) -> None:
+    records = Run(replace(REVISITED, policy=policy)).run()
+    assert records.requests["cached_tokens"].tolist() == [0, 0, 12]
+    assert records.requests["first_token_s"][2] == pytest.approx(20.40, abs=1e-12)
+
+
+def test_a_refused_head_is_asked_again_when_a_copy_has_made_room() -> None:
+    late = Asked(10.25, 13, 1)  # when C has ended; it finds no room until C's blocks are written to the tier
+    scene = Scene((C, late), num_blocks=6, policy="priority_trace", tiers=(tier(20),))
+    records = Run(scene).run()
+    assert records.requests["scheduled_s"][1] == pytest.approx(10.25 + 0.20, abs=1e-12)
+
+
 def test_a_fetch_from_the_second_tier_goes_through_the_first() -> None:
     scene = replace(REVISITED, tiers=(tier(4), tier(20, name="ssd")))  # C takes all of the first
     records = Run(scene).run()
@@ -181,7 +195,7 @@ def test_preempted_while_it_waits_for_its_blocks_it_gives_them_up() -> None:
     assert memory.cached_tokens(again) == 12  # the tier has it still
 
 
-POLICIES = ["fcfs", "sjf", "srpt", "sglang", "sarathi", "past_future"]
+POLICIES = ["fcfs", "sjf", "srpt", "sglang", "sarathi", "past_future", "priority_trace", "fastserve"]
 
 
 @pytest.mark.parametrize("policy", ["fcfs", "sjf", "srpt", "sarathi"])

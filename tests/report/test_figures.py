@@ -15,6 +15,7 @@ from servsim.report.figures import (
     draw_comparison,
     draw_distributions,
     draw_measured,
+    draw_metric,
     draw_rates,
     draw_timeline,
     measured_latency,
@@ -24,13 +25,14 @@ from servsim.report.figures import (
 )
 from servsim.report.figures.timeline import binned, present
 from servsim.report.folder import read_run, write_run
-from servsim.report.sweeping import RateCurve
+from servsim.report.sweeping import MetricCurve, RateCurve
 from servsim.report.vllm_bench import bench_result, read_bench, write_bench
 
 CURVES = [
     RateCurve("fcfs", (1.0, 2.0, 4.0), (1.0, 0.95, 0.5), (0.0, 0.01, 0.1), (1.0, 1.9, 2.0), (0.1, 0.1, 0.4)),
     RateCurve("sjf", (1.0, 2.0, 4.0), (1.0, 1.0, 0.95), (None,) * 3, (1.0, 2.0, 3.8), (None,) * 3),
 ]
+MISSES = [MetricCurve("radix", (100.0, 1000.0, 1100.0, 4000.0), (0.9, 0.5, 0.4, 0.02), (0.1, None, None, None))]
 RUN = made_up_run(seed=8, instances=2, preemption=0.1)
 BOUNDS = {"chat": {"ttft_s": 0.2, "tpot_s": 0.02}, "batch": {"ttft_s": 1.0}}
 
@@ -57,6 +59,7 @@ FIGURES = {
     "timeline": lambda: draw_timeline({"a": course(RUN), "b": course(RUN)}, window_s=(1.0, 5.0)),
     "empty timeline": lambda: draw_timeline({"a": course(made_up_run(rejected=1.0))}),
     "comparison": lambda: draw_comparison(compare_rows({name: [summary(0), summary(1)] for name in "abc"})),
+    "metric": lambda: draw_metric(MISSES, "instance.memory.num_blocks", "prefix_cache.miss_ratio"),
     "one seed, no slo": lambda: draw_comparison(compare_rows({"a": [summary(0, slo=None)]})),
     "nothing finished": lambda: draw_comparison(compare_rows({name: [summary(0, rejected=1.0)] for name in "ab"})),
 }
@@ -89,6 +92,26 @@ def test_every_axis_carries_its_unit():
     for kind in ("rates", "distributions", "measured"):
         for axes in FIGURES[kind]().axes:
             assert any(unit in axes.get_xlabel() for unit in ("(requests/s)", "(ms)", "(s)"))
+
+
+def test_a_metric_is_drawn_in_its_unit_over_what_was_varied():
+    (axes,) = FIGURES["metric"]().axes
+    assert axes.get_xlabel() == "KV blocks (num_blocks)"
+    assert axes.get_ylabel() == "prompt tokens not found cached (%)"
+    assert list(axes.lines[0].get_ydata()) == pytest.approx([90, 50, 40, 2])
+    assert axes.get_ylim() == (0, 104)
+    # 1,100 stands too close to 1,000 for a number of its own.
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["100", "1,000", "4,000"]
+
+
+def test_a_metric_is_drawn_on_a_logarithmic_axis_where_it_spans_more_than_a_decade():
+    far, near = (
+        draw_metric([MetricCurve("a", (1.0, 2.0), y, (None, None))], "some.path", path).axes[0]
+        for y, path in (((0.1, 2.0), "ttft_s.p99"), ((0.11, 2.0), "some.figure"))
+    )
+    assert (far.get_yscale(), far.get_ylabel()) == ("log", "TTFT p99 (ms)")
+    assert (near.get_yscale(), near.get_ylabel(), near.get_xlabel()) == ("linear", "some.figure", "some.path")
+    assert near.get_ylim()[0] == 0
 
 
 def test_bins_hold_time_weighted_means_with_idle_time_as_zero():

@@ -53,6 +53,15 @@ def test_mappings_are_called_by_their_first_value_where_that_tells_them_apart():
     assert len({same.label(value) for value in same.values}) == 2
 
 
+def test_mappings_of_mappings_are_called_by_their_keys():
+    one, two = (
+        "{cpu: {capacity: 64 GiB, link: a}}",
+        "{cpu: {capacity: 64 GiB, link: a}, ssd: {capacity: 1 TB, link: b}}",
+    )
+    axis = parse_axis(f"instance.memory.tiers={{}},{one},{two}")
+    assert [axis.label(value) for value in axis.values] == ["none", "cpu", "cpu+ssd"]
+
+
 def test_the_first_axis_of_several_numbers_is_drawn_along():
     axes = [parse_axis("policy=fcfs,sjf"), parse_axis("seed=1"), parse_axis("blocks=1,2")]
     assert numeric_axis(axes).path == "blocks"

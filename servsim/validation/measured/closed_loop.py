@@ -10,6 +10,7 @@ import pandas as pd
 
 from servsim.simulation import Result
 from servsim.validation.measured.figures_of_a_run import latencies
+from servsim.validation.measured.reading import filled, read_table
 from servsim.validation.measured.run import Dataset, MeasuredRun, Role, Target
 
 __all__ = ["CLOSED_LOOP"]
@@ -23,14 +24,19 @@ _ENGINES = {"trtllm": "trtllm-1.0", "sglang": "sglang-0.5", "vllm": "vllm-0.12"}
 _DUMP_ENGINE = "vllm-0.11"  # of InferenceX; these rows have no version
 _FIT_TP = 4
 _PEER = "AIConfigurator"
+_WORDS = ("id", "mode", "model_path", "backend", "source", "precision")
+_NUMBERS = ("tp_size", "isl", "osl", "silicon_ttft_ms", "silicon_tpot_ms")
+_TOLD = ("aic_predicted_ttft_ms", "aic_predicted_tpot_ms")
 _WAVES = 10  # requests a user; the dumps: ten times the concurrency
 _DUMP_WAVES = 10
 _DRAWN = "InferenceX dump"  # draws lengths uniformly from 0.8 to 1.0 of the nominal ones
 
 
 def _read(folder: Path) -> list[MeasuredRun]:
-    rows = pd.read_csv(folder / "measured.csv")
-    rows = rows[(rows["mode"] == "agg") & rows.model_path.isin(list(_MODELS))]
+    path = folder / "measured.csv"
+    rows = read_table(path, _WORDS, (*_NUMBERS, "batch_size", "concurrency", *_TOLD))
+    rows = rows[(rows["mode"] == "agg") & rows.model_path.isin(list(_MODELS)) & rows.backend.isin(list(_ENGINES))]
+    filled(rows.assign(batch_size=rows.concurrency.fillna(rows.batch_size)), path, ("id", *_NUMBERS, "batch_size"))
     return [_run(row) for row in rows.to_dict("records")]
 
 

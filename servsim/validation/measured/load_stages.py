@@ -10,6 +10,7 @@ import pandas as pd
 
 from servsim.simulation import Result
 from servsim.validation.measured.figures_of_a_run import latencies
+from servsim.validation.measured.reading import filled, read_table
 from servsim.validation.measured.run import Dataset, MeasuredRun, Role, Target
 
 __all__ = ["LOAD_STAGES"]
@@ -26,6 +27,9 @@ _PEERS = (
     "aiconfigurator-estimate", "blis-evolved-iter24", "blis-roofline", "blis-trained-physics",
     "llm-optimizer-estimate", "vidur",
 )  # fmt: skip
+_SPECS = (
+    "tp", "max_num_seqs", "max_num_batched_tokens", "total_kv_blocks", "system_prompt_len", "question_len", "output_len",
+)  # fmt: skip
 _METRICS = {
     "itl_mean": "tpot_mean",
     **{f"{name}_{key}": f"{name}_{key}" for name in ("ttft", "e2e") for key in ("mean", "p90", "p99")},
@@ -34,10 +38,12 @@ _REQUESTS = 1500
 
 
 def _read(folder: Path) -> list[MeasuredRun]:
-    specs = pd.read_csv(folder / "specs.csv", dtype={"exp_id": str})
-    truth = pd.read_csv(folder / "truth_and_predictions.csv")
+    specs = read_table(folder / "specs.csv", ("exp_id", "model", "stages"), _SPECS)
+    specs = filled(specs[specs.model.isin(list(_MODELS))], folder / "specs.csv", ("exp_id", "stages", *_SPECS))
+    path = folder / "truth_and_predictions.csv"
+    truth = read_table(path, ("experiment", "metric_name"), ("stage_index", "actual_ms", *_PEERS))
     runs = []
-    for told in specs[specs.model.isin(list(_MODELS))].to_dict("records"):
+    for told in specs.to_dict("records"):
         experiment = truth[truth.experiment.str.startswith(f"{told['exp_id']}-") & (truth.stage_index >= 0)]
         for index in sorted(experiment.stage_index.unique()):
             rows = experiment[experiment.stage_index == index].set_index("metric_name")

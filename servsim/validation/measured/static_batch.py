@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from servsim.simulation import Result
 from servsim.validation.measured.figures_of_a_run import throughput
+from servsim.validation.measured.reading import filled, read_table
 from servsim.validation.measured.run import Dataset, MeasuredRun, Target
 
 __all__ = ["STATIC_BATCH"]
@@ -17,10 +16,14 @@ __all__ = ["STATIC_BATCH"]
 _MODELS = {"Mistral 7B": "mistral-7b", "LLaMA 7B": "llama-2-7b", "LLaMA 70B": "llama-2-70b"}
 _DEVICES = {"H200": "h200-sxm", "H100": "h100-sxm", "L40S": "l40s", "A100": "a100-80gb-sxm"}
 
+_NUMBERS = ("batch", "isl", "osl", "tp", "gpus", "value")
+
 
 def _read(folder: Path) -> list[MeasuredRun]:
-    rows = pd.read_csv(folder / "throughput.csv")
-    return [_run(row) for row in rows[rows.model.isin(list(_MODELS))].to_dict("records")]
+    path = folder / "throughput.csv"
+    rows = read_table(path, ("model", "gpu", "precision"), _NUMBERS)
+    rows = filled(rows[rows.model.isin(list(_MODELS)) & rows.gpu.isin(list(_DEVICES))], path, _NUMBERS)
+    return [_run(row) for row in rows.to_dict("records")]
 
 
 def _run(row: dict[Any, Any]) -> MeasuredRun:

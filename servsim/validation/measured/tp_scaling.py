@@ -7,21 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from servsim.simulation import Result
 from servsim.validation.measured.figures_of_a_run import latencies
+from servsim.validation.measured.reading import filled, read_table
 from servsim.validation.measured.run import Dataset, MeasuredRun, Role, Target
 
 __all__ = ["TP_SCALING"]
 
 _MODELS = {"llama": "llama-3.1-70b", "mistral": "mistral-large"}
 
+_NUMBERS = ("mean_ttft_s", "mean_tpot_s")
+
 
 def _read(folder: Path) -> list[MeasuredRun]:
-    rows = pd.read_csv(folder / "runs.csv")
+    path = folder / "runs.csv"
+    rows = read_table(path, ("run", "model", "layout", "trace_file", "usable"), _NUMBERS)
+    rows = filled(rows[(rows.usable == "True") & rows.model.isin(list(_MODELS))], path, ("run", "trace_file", *_NUMBERS))
     runs = []
-    for told in rows[rows.usable].to_dict("records"):
+    for told in rows.to_dict("records"):
         trace = folder / "traces" / f"{told['model']}_{Path(told['trace_file']).stem}.csv"
         if trace.exists():
             runs.append(_run(told, trace))
