@@ -57,8 +57,9 @@ class Simulation:
         self._router = router
         # One for all instances: a request is judged alike wherever it goes, and what is learnt is learnt by all.
         predictor = scenario.instance.scheduler.predictor
-        self._predictor: Predictor = predictor.plug_in(predictor.parameters, streams.get("predictor"))
-        self._predictor.prepare(self.stream)
+        with _placed(scenario, "instance", "scheduler", "predictor"):
+            self._predictor: Predictor = predictor.plug_in(predictor.parameters, streams.get("predictor"))
+            self._predictor.prepare(self.stream)
         self.instances: list[Instance] = []
         self.source = Source(self.env, self.stream, self._submit)
         on_end = self.source.ended if self.source.closed else None
@@ -123,11 +124,8 @@ class Simulation:
 
     def _policy(self, surroundings: Surroundings) -> Policy:
         """One instance's policy; raises what is wrong with it in these surroundings with its place in the scenario."""
-        try:
+        with _placed(self.scenario, "instance", "scheduler"):
             policy: Policy = self.scenario.instance.scheduler.plug_in(surroundings)
-        except (ScenarioError, CapacityError) as error:
-            place = error.place or self.scenario.place(("instance", "scheduler"))
-            raise type(error)(error.message, place=place, remedy=error.remedy) from None
         return policy
 
 
@@ -204,6 +202,16 @@ def finish(simulation: Simulation) -> Result:
         outside_range=simulation.cost.outside_range(),
     )
     return Result(simulation.scenario, records, summary)
+
+
+@contextmanager
+def _placed(scenario: Scenario, *path: str) -> Iterator[None]:
+    """What is refused without a place is refused at this one."""
+    try:
+        yield
+    except (ScenarioError, CapacityError) as error:
+        place = error.place or scenario.place(path)
+        raise type(error)(error.message, place=place, remedy=error.remedy) from None
 
 
 @contextmanager

@@ -31,6 +31,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The columns that a table of each ``op_name`` needs, beside ``op_name`` itself and ``latency`` (milliseconds)."""
 
+_WORDS = {
+    "gemm_dtype", "attn_dtype", "kv_cache_dtype", "moe_dtype", "distribution", "allreduce_dtype", "backend",
+}  # fmt: skip
+_MAY_BE_ZERO = {"step", "window_size"}
 _OPTIONAL = {"window_size": 0, "kernel_source": "", "framework": "", "version": "", "device": ""}
 
 
@@ -101,10 +105,22 @@ def _read(path: Path) -> Table:
     columns: Columns = {name: frame[name].to_numpy() for name in (*COLUMNS[kinds[0]], "latency")}
     for name, default in _OPTIONAL.items():
         columns[name] = frame[name].to_numpy() if name in frame.columns else np.full(len(frame), default)
-    latency = columns["latency"]
-    if latency.dtype.kind not in "fi" or not np.all(np.isfinite(latency)) or not np.all(latency > 0):
-        raise ScenarioError("a latency that is no positive number", place=str(path), remedy="it is in milliseconds")
+    for name in {*COLUMNS[kinds[0]], "latency", "window_size"} - _WORDS:
+        columns[name] = _numbers(name, columns[name], path)
     return Table(kinds[0], columns, (path.name,))
+
+
+def _numbers(name: str, values: NDArray[Any], path: Path) -> NDArray[Any]:
+    """The column, if it holds positive numbers only (zeros too where they mean something)."""
+    if values.dtype.kind in "fiu":
+        wrong = ~(np.isfinite(values) & ((values >= 0) if name in _MAY_BE_ZERO else (values > 0)))
+        if not wrong.any():
+            return values
+        found = f"{values[wrong][0]:g} in row {int(np.argmax(wrong)) + 1} of its data"
+    else:
+        found = "words"
+    what = "is in milliseconds, above zero" if name == "latency" else "holds numbers, as docs/calibration.md says"
+    raise ScenarioError(f"column {name} holds {found}", place=str(path), remedy=f"{name} {what}")
 
 
 def _joined(kind: str, tables: list[Table]) -> Table:

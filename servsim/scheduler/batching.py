@@ -29,8 +29,8 @@ class VllmV1Batching(LinePolicy):
     (the victim is the tail of the list, preempted sequences go to the front of the queue); with one it is
     its priority mode with that key as the priority. ``long_prefill_token_threshold`` (0, its default: none) bounds
     the chunk of any prefill, so that several prefills may stand half done at once; where the budget does not
-    last for all, it goes down the list, and those at its end, decoders too, miss the step. Not modelled here: prefix
-    caching, LoRA and grammar limits, encoder budgets.
+    last for all, it goes down the list, and those at its end, decoders too, miss the step. A prefix cache is
+    the allocator's (``prefix_blocks``). Not modelled here: LoRA and grammar limits, encoder budgets.
     """
 
     def __init__(

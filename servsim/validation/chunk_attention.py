@@ -128,7 +128,7 @@ CHUNK_ATTENTION = Claim(
         "the kernel's runs may hold 160 thousand tokens, more than the device: the paper's have one layer's KV only",
         "rates in steps of 0.2/s, 1,000 requests",
     ),
-    likely_reason="PagedAttention's kernel is as fast here as there (76, 40 and 21 thousand tokens/s), "
+    likely_reason="PagedAttention's kernel is about as fast here as there (76, 40 and 21 thousand tokens/s), "
     "ChunkAttention's is faster than the published 242, 145 and 102: reading "
     "every shared block once at the full rate is the best there could be, and its kernel also merges partial "
     "results; with it each step of a server is shorter",

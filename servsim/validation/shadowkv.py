@@ -112,7 +112,7 @@ SHADOWKV = Claim(
         "scoring, top-k, gathering and the low-rank factors of a sequence cost nothing besides; the decomposition "
         "is made during prefill, which is not timed",
     ),
-    likely_reason="published steps take 100 ms at either context, twice what our link needs and three times what we "
-    "read: softmax over landmarks, top-k, gathering small chunks and a link that copies them one by one reach a "
-    "fraction of the bandwidths that are taken here",
+    likely_reason="published steps take 100 ms at either context, twice what our link needs and nearly three times "
+    "what we read: softmax over landmarks, top-k, gathering small chunks and a link that copies them one by one reach "
+    "a fraction of the bandwidths that are taken here",
 )

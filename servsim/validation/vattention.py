@@ -105,6 +105,7 @@ VATTENTION = Claim(
         "mapping a page takes 8.6 us (64 KiB, the paper's 7.6 GB/s) or 40 us (2 MiB); both devices map at once",
         "which prompts its 15 % are of is not known to us: ours have 16,384 tokens and come one by one",
         "kernels are as fast as with paging: no gain of theirs is assumed",
+        "the published figures are those that a public summary of the paper gives; its text was not at hand",
     ),
     likely_reason="what vAttention gains over paging is its kernels', which need no block table; here they are taken "
     "to be equal. Memory alone gains nothing over blocks of 16, and a prompt longer than what its slot held before "

@@ -303,3 +303,19 @@ def test_scikit_learn_is_not_imported_by_those_who_do_not_use_it() -> None:
 
 def test_the_oracle_is_right() -> None:
     assert Oracle(None, stream()).predict(asked(123)) == 123
+
+
+def test_a_workload_that_a_predictor_cannot_rank_is_refused_at_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "short.yaml"
+    file.write_text(
+        "model: llama-3.1-8b\n"
+        "instance:\n"
+        "  hardware: h100-sxm\n"
+        "  scheduler: {predictor: rank_accuracy}\n"
+        "workload: {arrivals: {process: constant, rate_per_s: 1}, num_requests: 2,\n"
+        "           lengths: {prompt_tokens: {distribution: fixed, value: 5},\n"
+        "                     output_tokens: {distribution: fixed, value: 5}}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ScenarioError, match=r"short.yaml:4: instance.scheduler.predictor: rank_accuracy: the workload"):
+        servsim.simulate(file)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from servsim.errors import ScenarioError
 from servsim.simulation import Result
 from servsim.validation.measured.figures_of_a_run import latencies
 from servsim.validation.measured.reading import filled, read_table
@@ -28,7 +29,8 @@ _PEERS = (
     "llm-optimizer-estimate", "vidur",
 )  # fmt: skip
 _SPECS = (
-    "tp", "max_num_seqs", "max_num_batched_tokens", "total_kv_blocks", "system_prompt_len", "question_len", "output_len",
+    "tp", "max_num_seqs", "max_num_batched_tokens", "total_kv_blocks", "system_prompt_len", "question_len",
+    "output_len",
 )  # fmt: skip
 _METRICS = {
     "itl_mean": "tpot_mean",
@@ -41,15 +43,30 @@ def _read(folder: Path) -> list[MeasuredRun]:
     specs = read_table(folder / "specs.csv", ("exp_id", "model", "stages"), _SPECS)
     specs = filled(specs[specs.model.isin(list(_MODELS))], folder / "specs.csv", ("exp_id", "stages", *_SPECS))
     path = folder / "truth_and_predictions.csv"
-    truth = read_table(path, ("experiment", "metric_name"), ("stage_index", "actual_ms", *_PEERS))
+    words, numbers = ("experiment", "metric_name"), ("stage_index", "actual_ms")
+    truth = filled(read_table(path, words, (*numbers, *_PEERS)), path, (*words, *numbers))
     runs = []
     for told in specs.to_dict("records"):
         experiment = truth[truth.experiment.str.startswith(f"{told['exp_id']}-") & (truth.stage_index >= 0)]
         for index in sorted(experiment.stage_index.unique()):
             rows = experiment[experiment.stage_index == index].set_index("metric_name")
-            rate = float(str(told["stages"]).split(";")[int(index)].split("rps")[0])
+            lacking = [name for name in _METRICS if name not in rows.index]
+            if lacking:
+                of = f"stage {index} of {told['exp_id']}"
+                raise ScenarioError(f"no {', '.join(lacking)} for {of}", place=str(path), remedy="see docs/data.md")
+            rate = _rate(told["stages"], int(index), folder / "specs.csv")
             runs.append(_run(told, rows, int(index), rate))
     return runs
+
+
+def _rate(stages: str, index: int, path: Path) -> float:
+    """Of a stage, in requests per second; stages are written as ``8rps x 600s;20rps x 600s``."""
+    try:
+        return float(stages.split(";")[index].split("rps")[0])
+    except (ValueError, IndexError):
+        raise ScenarioError(
+            f"'{stages}' gives no rate for stage {index}", place=str(path), remedy="stages: 8rps x 600s;20rps x 600s"
+        ) from None
 
 
 def _run(told: dict[Any, Any], rows: pd.DataFrame, index: int, rate: float) -> MeasuredRun:

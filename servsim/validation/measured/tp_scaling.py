@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from servsim.errors import ScenarioError
 from servsim.simulation import Result
 from servsim.validation.measured.figures_of_a_run import latencies
 from servsim.validation.measured.reading import filled, read_table
@@ -22,7 +23,9 @@ _NUMBERS = ("mean_ttft_s", "mean_tpot_s")
 def _read(folder: Path) -> list[MeasuredRun]:
     path = folder / "runs.csv"
     rows = read_table(path, ("run", "model", "layout", "trace_file", "usable"), _NUMBERS)
-    rows = filled(rows[(rows.usable == "True") & rows.model.isin(list(_MODELS))], path, ("run", "trace_file", *_NUMBERS))
+    rows = filled(
+        rows[(rows.usable == "True") & rows.model.isin(list(_MODELS))], path, ("run", "trace_file", *_NUMBERS)
+    )
     runs = []
     for told in rows.to_dict("records"):
         trace = folder / "traces" / f"{told['model']}_{Path(told['trace_file']).stem}.csv"
@@ -32,8 +35,9 @@ def _read(folder: Path) -> list[MeasuredRun]:
 
 
 def _run(row: dict[Any, Any], trace: Path) -> MeasuredRun:
-    found = re.search(r"(\d)TP", row["layout"])
-    assert found is not None
+    found = re.search(r"(\d)TP", str(row["layout"]))
+    if found is None:
+        raise ScenarioError(f"layout '{row['layout']}' of {row['run']} names no tensor parallelism, as 2DP4TP does")
     tp = int(found[1])
     scenario = {
         "name": row["run"],

@@ -9,7 +9,10 @@ import pandas as pd
 
 from servsim.simulation import Result
 
-__all__ = ["Curves", "watched"]
+__all__ = ["SAMPLED", "Curves", "watched"]
+
+SAMPLED = ("t", "running", "waiting", "kv_cache_pct")
+"""The columns of an engine's samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Curves:
 
 
 def watched(samples: pd.DataFrame, result: Result) -> Curves:
-    """The engine's samples (columns ``t``, ``running``, ``waiting``, ``kv_cache_pct``) beside the simulation's."""
+    """The engine's samples (columns ``SAMPLED``, ``t`` in seconds) beside the simulation's."""
     at_s = samples.t.to_numpy(dtype=float)
     strides = result.strides.sort_values("end_s")
     place = np.searchsorted(strides.end_s.to_numpy(dtype=float), at_s)  # the stride under way
