@@ -288,12 +288,12 @@ class Instance:
             return self._stride
         chunks = []
         emitting = 0
-        for sequence, tokens in plan.prefills:
+        for one, tokens in plan.prefills:
             # Of what a prefix cache held, nothing is computed (vLLM counts it as stored before the chunk).
-            end = sequence.kv_tokens + tokens
-            stored = max(sequence.kv_tokens, min(sequence.cached_tokens, end - 1) if self._hits_stated else 0)
+            end = one.kv_tokens + tokens
+            stored = max(one.kv_tokens, min(one.cached_tokens, end - 1)) if self._hits_stated else one.kv_tokens
             chunks.append((end - stored, stored))
-            emitting += sequence.kv_tokens + tokens == sequence.total_tokens
+            emitting += end == one.total_tokens
         decoders = running.decoders if plan.decode else 0
         context_tokens = self._decoders.read_tokens if plan.decode else 0
         busy = chunks or decoders

@@ -100,6 +100,9 @@ def run_table(summary: Mapping[str, Any]) -> Group:
     shares = _share_table(figures_of(summary))
     if shares is not None:
         parts.append(shares)
+    if outside := summary.get("outside_measured_range"):
+        times = ", ".join(f"{kind} {count:,} times" for kind, count in sorted(outside.items()))
+        parts.append(Text(f"costs taken from outside the range measured on the device: {times}"))
     parts.extend(Text(f"warning: {warning}", style="yellow") for warning in summary["warnings"])
     return Group(*parts)
 

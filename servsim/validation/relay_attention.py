@@ -92,8 +92,8 @@ def _find(measured: Measured) -> Sequence[Finding]:
 
 RELAY_ATTENTION = Claim(
     name="relay-attention",
-    statement="With RelayAttention vLLM sustains up to 2.2 times the request rate, and has as much more throughput, with "
-    "long system prompts",
+    statement="With RelayAttention vLLM sustains up to 2.2 times the request rate, and has as much more throughput, "
+    "with long system prompts",
     source="Zhu et al., RelayAttention for Efficient Large Language Model Serving with Long System Prompts, ACL 2024 "
     "(arXiv 2402.14808), and its repository",
     scenario="papers/relay-attention",

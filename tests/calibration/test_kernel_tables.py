@@ -27,8 +27,11 @@ def test_tables_of_one_kind_are_joined_and_others_in_the_folder_are_left_alone(t
         ("m,n\n1,2\n", "no column latency and op_name"),
         ("op_name,latency\ngemn,1\n", "op_name is gemn"),
         ("op_name,latency,m\ngemm,1,2\n", "a table of gemm without gemm_dtype, n, k"),
-        (GEMM.replace("0.01", "-1"), "a latency that is no positive number"),
-        (GEMM.replace("0.01", "fast"), "a latency that is no positive number"),
+        (GEMM.replace("0.01", "-1"), "column latency holds -1 in row 1 of its data\n  latency is in milliseconds"),
+        (GEMM.replace("0.01", "fast"), "column latency holds words"),
+        (GEMM.replace("16,1,", "16,x,"), "column m holds words\n  m holds numbers, as docs/calibration.md says"),
+        (GEMM.replace("16,2,", "16,,"), "column m holds nan in row 2 of its data"),
+        (GEMM.replace("16,2,1024", "16,2,0"), "column n holds 0 in row 2 of its data"),
         ("", "cannot be read"),
     ],
 )

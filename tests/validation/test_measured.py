@@ -27,6 +27,7 @@ from servsim.validation.measured import (
     write_validation,
 )
 from servsim.validation.measured.fitting import CONSTANTS, loss_of
+from servsim.validation.measured.reading import filled, read_table
 from servsim.validation.measured.watching import watched
 
 ROWS = {
@@ -132,6 +133,46 @@ def test_where_the_data_is_missing_it_says_so(monkeypatch: pytest.MonkeyPatch, t
         read_runs(DATASETS["closed_loop_h100"], data_folder(tmp_path))
     with pytest.raises(ScenarioError, match="unknown dataset 'closed_loop'\n  did you mean 'closed_loop_h100'"):
         find_datasets(["closed_loop"])
+
+
+FIRST_FILES = {
+    "vllm_0.19_per_request": "RTX4090_Llama-3.1-8B.meta.json",
+    "vllm_0.15_load_stages": "specs.csv",
+    "closed_loop_h100": "measured.csv",
+    "vllm_0.6_tp_scaling": "runs.csv",
+    "trtllm_0.9_static_batch": "throughput.csv",
+}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_folder_without_its_files_and_files_of_something_else_are_refused(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "serving" / name
+    folder.mkdir(parents=True)
+    first = folder / FIRST_FILES[name]
+    with pytest.raises(ScenarioError, match=r"no such file\n  .*docs/data.md") as raised:
+        read_runs(DATASETS[name], tmp_path)
+    assert raised.value.place == str(first)
+    for text in ("", "a,b\n1,2\n"):
+        first.write_text(text)
+        with pytest.raises(ScenarioError, match=r"cannot be read|no column \w+|not an engine's start") as raised:
+            read_runs(DATASETS[name], tmp_path)
+        assert raised.value.place == str(first)
+        assert raised.value.remedy
+
+
+def test_a_table_with_gaps_or_words_for_numbers_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("name,value\none,1\ntwo,\n")
+    rows = read_table(path, ("name",), ("value",))
+    assert filled(rows, path, ("name",)) is rows
+    with pytest.raises(ScenarioError, match=r"rows.csv:3: nothing in column value"):
+        filled(rows, path, ("value",))
+    path.write_text("name,value\none,1\ntwo,much\n")
+    with pytest.raises(ScenarioError, match=r"rows.csv:3: 'much' in column value is no number"):
+        read_table(path, ("name",), ("value",))
+    path.write_text("name,value\n")
+    with pytest.raises(ScenarioError, match="no rows"):
+        read_table(path, ("name",), ("value",))
 
 
 @pytest.mark.parametrize("name", DATASETS)
