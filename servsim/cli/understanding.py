@@ -66,6 +66,8 @@ def _scenario(scenario: Scenario) -> list[Row]:
     if scheduler.predictor is not None:
         given = scheduler.predictor.parameters
         rows.insert(2, ("predictor", scheduler.predictor.name + (f" ({given})" if given is not None else "")))
+    if scenario.instance.engine is not None:
+        rows.insert(1, ("engine", scenario.instance.engine, "a preset; what the scenario says itself goes before it"))
     if scenario.instances > 1:
         rows.insert(1, ("instances", f"{scenario.instances:,} behind the router {scenario.router.policy}"))
     return rows

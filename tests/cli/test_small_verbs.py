@@ -44,6 +44,13 @@ def test_check_tells_what_was_understood_and_runs_nothing(servsim, small):
     assert not Path("results").exists()
 
 
+def test_check_names_the_preset_of_an_engine_and_what_goes_before_it(servsim, small):
+    assert "\n engine " not in servsim("check", small).out
+    out = servsim("check", "chat-on-one-h100", "--set", "instance.engine=vllm-0.6").out
+    assert _line(out, " engine ").split()[1:4] == ["vllm-0.6", "a", "preset;"]
+    assert _line(out, " policy ").split()[1] == "fcfs"  # the scenario's own, not the preset's vllm_v0
+
+
 def test_check_shows_how_blocks_were_derived(servsim, small):
     out = servsim("check", "chat-on-one-h100").out
     left, block = (
@@ -104,7 +111,7 @@ def test_version_and_help(servsim):
     assert servsim("--version").out == f"servsim {VERSION}\n"
     ended = servsim("--help")
     assert ended.status == 0
-    for verb in ("run", "compare", "sweep", "capacity", "reproduce", "plot", "check", "list", "new", "schema"):
+    for verb in ("run", "compare", "sweep", "capacity", "reproduce", "validate", "calibrate", "plot", "check", "list", "new", "schema"):
         assert verb in ended.out
 
 

@@ -225,6 +225,7 @@ def test_a_budget_lets_more_requests_run() -> None:
     [
         ({"allocator": "bounded", "sliding_window": True, "keep_tokens": 5}, "a sliding window is the bound"),
         ({"compression": {"fetch_share": 0.5}}, "fetch_share needs a link"),
+        ({"compression": {"link": "pcie-gen4-x16"}}, "nothing is copied over a link"),
         ({"compression": {"fetch_share": 0.5, "link": "pcie-gen9"}}, "pcie-gen9"),
         ({"tiers": {"cpu": {"capacity": "1 GiB", "link": "pcie-gen4-x16"}}}, "keeps nothing below the device"),
     ],

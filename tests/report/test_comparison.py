@@ -101,6 +101,15 @@ def test_a_run_with_a_cut_shows_both_figures_and_its_warnings():
     assert "could never fit" in text
 
 
+def test_a_run_says_how_often_its_costs_were_taken_from_outside_what_was_measured():
+    inside = summary(0)
+    assert "outside the range measured" not in printed(run_table(inside))
+    text = printed(run_table({**inside, "outside_measured_range": {"gemm": 1234, "attention_decode": 2}}))
+    assert "outside the range measured on the device: attention_decode 2 times, gemm 1,234 times" in " ".join(
+        text.split()
+    )
+
+
 def test_figures_have_four_significant_digits_and_intervals_the_decimals_of_their_mean():
     shown = [format_figure(value) for value in (12345.6, 123.45, 12.345, 1.2345, 0.012345, 1e-7)]
     assert shown == ["12,346", "123.5", "12.35", "1.234", "0.012", "1e-07"]
