@@ -116,9 +116,11 @@ class Simulation:
             swap_space=swap_space,
         )
         policy = self._policy(surroundings)
+        frontend = spec.frontend
         return Parts(
             policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
-            spec.stepping == "single", spec.frontend.time_s, spec.memory.prefix_hit_fraction,
+            spec.stepping == "single", frontend.time_s if frontend.takes_time else None,
+            spec.memory.prefix_hit_fraction,
             self.setup.read_bounds(memory), spec.memory.compression.scanned, swap_space,
         )  # fmt: skip
 

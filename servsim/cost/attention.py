@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from servsim.cost.law import Line, OperatorLaw
 from servsim.cost.pieces import Piece, through, upper_envelope
 from servsim.errors import ScenarioError
@@ -30,8 +32,10 @@ class PrefillAttention:
         # Chunks with more pairs a new token than this lie outside the measured range.
         longest = law.covers.get("length", (0.0, float("inf")))[1]
         self.most_pairs_per_token = -1.0 if _uncovered(law, attention) else longest / 2
+        # Prompts of one length, alone in a step and without a prefix, come again and again.
+        self.time_s = lru_cache(maxsize=1 << 14)(self._time_s)
 
-    def time_s(self, new_tokens: int, kv_tokens: int, pairs: float) -> float:
+    def _time_s(self, new_tokens: int, kv_tokens: int, pairs: float) -> float:
         """Seconds of one call for chunks of ``new_tokens`` that attend to ``pairs`` within ``kv_tokens``."""
         attention, law = self._attention, self._law
         flops = attention.prefill_flops_per_pair * pairs

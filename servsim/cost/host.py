@@ -53,9 +53,10 @@ class HostWork:
         """No step is shorter: what the CPU needs where it runs beside the device, else 0."""
         return self.time_s(sequences) if self.asynchronous else 0.0
 
-    def beside(self, device_s: float, sequences: int) -> float:
-        """Seconds of a step whose device work takes ``device_s``."""
-        return max(device_s + self.waited_s(sequences), self.floor_s(sequences))
+    @property
+    def pads(self) -> bool:
+        """Whether :meth:`padded` ever changes anything."""
+        return bool(self._capture_sizes)
 
     def padded(self, rows: int) -> int:
         """The rows that a captured graph computes for so many."""

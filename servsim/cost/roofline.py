@@ -17,6 +17,7 @@ from servsim.model.operators import RowOperator, StepOperators
 __all__ = ["RooflineCost"]
 
 _MANY_STEPS = 1 << 60
+_Pieces = tuple[list[float], list[Piece]]
 
 
 class RooflineCost:
@@ -55,10 +56,15 @@ class RooflineCost:
         self._device = device
         if self._all_reduce is not None:
             device.check_tensor_parallel(self._all_reduce.group)
+        self._pads = self._host.padded if self._host.pads else None
+        self._launch_s = self._host.launched_s(0.0, operators.attention.calls)
+        self._around: dict[int, tuple[float, float]] = {}  # by sequences: what the device waits for, and the floor
         self._token_s: dict[int, float] = {}
         self._emitted_s: dict[int, float] = {}
-        self._decode_attention: dict[int, list[Piece]] = {}
-        self._decode_laws: dict[int, list[Piece]] = {}
+        # By decoders: the limits of the pieces, to search in, and the pieces.
+        self._decode_attention: dict[int, _Pieces] = {}
+        self._decode_laws: dict[int, _Pieces] = {}
+        self._reach = self._decode.reach
 
     def outside_range(self) -> dict[str, int]:
         """How often each kind of operator was asked for beyond what was measured on the device.
@@ -77,14 +83,15 @@ class RooflineCost:
         shared_tokens: int = 0,
     ) -> Stride:
         """Steps in which ``decoders`` sequences, reading ``context_tokens`` together, each take one more token."""
-        pieces = None if shared_tokens else self._decode_laws.get(decoders)
-        if pieces is None:
-            pieces = self._decode_pieces(decoders, shared_tokens)
+        found = None if shared_tokens else self._decode_laws.get(decoders)
+        if found is None:
+            found = _searchable(self._decode_pieces(decoders, shared_tokens))
             if not shared_tokens:
-                self._decode_laws[decoders] = pieces
+                self._decode_laws[decoders] = found
         attended = context_tokens + decoders  # the new token attends to itself as well
-        limit, constant, slope = pieces[bisect_left(pieces, (attended,))]
-        if attended > self._decode.reach * decoders:
+        limits, pieces = found
+        limit, constant, slope = pieces[bisect_left(limits, attended)]
+        if attended > self._reach * decoders:
             self._count("attention_decode")
         rate = decoders if growing is None else growing
         steps = _MANY_STEPS if limit == NO_LIMIT or not rate else int((limit - attended) // rate) + 1
@@ -104,26 +111,33 @@ class RooflineCost:
             # for causal attention count half of the square for the chunk itself.
             pairs += chunk * stored + 0.5 * chunk * chunk
             kv_tokens += chunk + stored
-        device_s = self._rows_s(self._host.padded(tokens), emitting + decoders)
+        rows = tokens if self._pads is None else self._pads(tokens)
+        device_s = self._rows_s(rows, emitting + decoders)
         attention_s = 0.0
         if chunks:
-            new = tokens - decoders
-            attention_s = attention.calls * self._prefill.time_s(new, kv_tokens, pairs)
-            if pairs > self._prefill.most_pairs_per_token * new:
+            new, prefill = tokens - decoders, self._prefill
+            attention_s = attention.calls * prefill.time_s(new, kv_tokens, pairs)
+            if pairs > prefill.most_pairs_per_token * new:
                 self._count("attention_prefill")
         if decoders:
-            pieces = None if shared_tokens else self._decode_attention.get(decoders)
-            if pieces is None:
-                pieces = self._attention_pieces(decoders, shared_tokens)
+            found = None if shared_tokens else self._decode_attention.get(decoders)
+            if found is None:
+                found = _searchable(self._attention_pieces(decoders, shared_tokens))
                 if not shared_tokens:
-                    self._decode_attention[decoders] = pieces
+                    self._decode_attention[decoders] = found
             attended = context_tokens + decoders
-            _, constant, slope = pieces[bisect_left(pieces, (attended,))]
+            limits, pieces = found
+            _, constant, slope = pieces[bisect_left(limits, attended)]
             attention_s += constant + slope * attended
         device_s += attention_s * self._mixed if chunks and decoders else attention_s
-        if chunks:
-            device_s = self._host.launched_s(device_s, attention.calls)
-        return self._host.beside(device_s, len(chunks) + decoders)
+        if chunks and device_s < self._launch_s:
+            device_s = self._launch_s
+        sequences = len(chunks) + decoders
+        around = self._around.get(sequences)
+        if around is None:
+            around = self._around[sequences] = (self._host.waited_s(sequences), self._host.floor_s(sequences))
+        waited_s, floor_s = around
+        return max(device_s + waited_s, floor_s)
 
     def _attention_pieces(self, decoders: int, shared_tokens: int) -> list[Piece]:
         """Decode attention of all layers as pieces in the attended tokens."""
@@ -167,6 +181,10 @@ class RooflineCost:
         if not low <= message_bytes <= high:
             self._count("all_reduce")
         return exchange.calls * interconnect.all_reduce_s(message_bytes, exchange.group)
+
+
+def _searchable(pieces: list[Piece]) -> _Pieces:
+    return [limit for limit, _, _ in pieces], pieces
 
 
 def _with_laws(operators: Many[RowOperator], device: Device) -> list[RowLaw]:

@@ -22,7 +22,8 @@ class Decoders:
         bounds = parts.read_bounds or ((KvBounds(),) if parts.scan_share else ())
         self._reading = Reading(parts.running, bounds) if bounds else None
         self._scan_share = parts.scan_share
-        self._completions = Completions()
+        self.completions = Completions()
+        """When they end; each of those that it gives is to :meth:`leave`."""
 
     def start(self, sequence: Sequence, output_tokens: int) -> None:
         """The sequence decodes from now on; it ends with its ``output_tokens``-th token."""
@@ -30,15 +31,15 @@ class Decoders:
         self._memory.join(sequence)
         if self._reading is not None:
             self._reading.join(sequence)
-        self._completions.add(sequence, self._running.step + output_tokens - sequence.generated_tokens)
+        self.completions.add(sequence, self._running.step + output_tokens - sequence.generated_tokens)
 
     def stop(self, sequence: Sequence) -> None:
         """The sequence stops before its end."""
         self.leave(sequence)
-        self._completions.discard(sequence)
+        self.completions.discard(sequence)
 
     def leave(self, sequence: Sequence) -> None:
-        """A sequence that :meth:`ended` gave decodes no more; its progress is written into it."""
+        """A sequence that has ended decodes no more; its progress is written into it."""
         self._running.leave(sequence)
         self._memory.leave(sequence)
         if self._reading is not None:
@@ -50,14 +51,6 @@ class Decoders:
         self._memory.advance(steps)
         if self._reading is not None:
             self._reading.advance(steps)
-
-    def steps_until_end(self) -> int:
-        """After how many steps the next of them ends."""
-        return self._completions.next_step() - self._running.step
-
-    def ended(self) -> list[Sequence]:
-        """Those whose last token has come, in order; each is to :meth:`leave`."""
-        return self._completions.pop_until(self._running.step)
 
     @property
     def read_tokens(self) -> float:

@@ -47,7 +47,6 @@ class Instance:
         self._on_end = on_end
         self._wake_up = (BOUNDARY if on_end is None else PLAN) + index
         self._intake = Intake(env, index, parts, on_end, self._arrived)
-        self._requests = self._intake.requests
         self._asynchronous = getattr(parts.policy, "asynchronous", False)
         self._unseen: deque[tuple[float, Sequence]] = deque()  # arrived, and not yet seen by an asynchronous policy
         self._step_began_s = 0.0  # when the latest step began
@@ -58,9 +57,9 @@ class Instance:
         if parts.swap_space is not None:
             self._swapping = Swapping(env, parts, parts.swap_space, self._transfer_ended)
         self._decoders = Decoders(parts)
+        self._completions = self._decoders.completions
         self._hits_stated = parts.prefix_hit_fraction > 0
         self._pauses = Pauses(parts.facts)
-        self._resuming = self._pauses.resuming
         self._admissions = 0
         self._idle: simpy.Event | None = None
         self._stride: Stride | None = None  # under way, with the steps that are committed and those to be
@@ -147,12 +146,12 @@ class Instance:
             stalled = plain and self.memory.stalls
             if stalled:
                 self._end_stride(0, self.running.decoders)
-            stride = self._stride_of(plan, began_s)
+            stride = self._stride_of(plan, began_s, plain)
             if (stalled or not plain) and (fetches := self.memory.exposed()):
                 stride = self._stride = yield from exposed_step(self.env, stride, fetches)
-            steps = self._repeatable_steps(plan, stride)
+            steps = self._repeatable_steps(stride) if plain else 1
             yield from self._pass_time(stride, steps)
-            ended = self._commit(plan)
+            ended = self._commit(plan, plain)
             if self._on_end is not None:
                 for request in ended:
                     self._on_end(request, True)
@@ -164,12 +163,12 @@ class Instance:
     def _sleep(self) -> simpy.Event:
         """Nothing to do until something arrives or the policy's timer rings; raises if something waits for nothing."""
         self._idle = idle = simpy.Event(self.env)
-        if len(self._requests) > self._intake.predicting:
+        if len(self._intake.requests) > self._intake.predicting:
             timer_s = self.policy.timer_s()
             if not self.env.now < timer_s < float("inf"):
                 if self.memory.transfers or (self._swapping is not None and self._swapping.copies()):
                     return idle  # the end of a copy wakes it
-                stuck = self.policy.head() or next(iter(self.running.sequences or self._requests))
+                stuck = self.policy.head() or next(iter(self.running.sequences or self._intake.requests))
                 raise SimulationError(
                     f"instance {self.index} plans nothing at {self.env.now} s while request {stuck.request_id} waits"
                 )
@@ -270,7 +269,7 @@ class Instance:
         if sequence.generated_tokens and sequence.kv_tokens == sequence.total_tokens - 1:
             self.running.prefilling.pop(sequence, None)
             self._start_decoding(sequence)
-            self._resuming.append(sequence)
+            self._pauses.resuming.append(sequence)
         else:
             self.running.prefilling[sequence] = None
 
@@ -278,10 +277,10 @@ class Instance:
         sequence.admission = self._admissions
         self._admissions += 1
 
-    def _stride_of(self, plan: Plan, began_s: float) -> Stride:
+    def _stride_of(self, plan: Plan, began_s: float, plain: bool) -> Stride:
         """The stride that this plan goes on with, or a new one: anchored now, or for a step when its copies began."""
         running = self.running
-        if plan.plain:
+        if plain:
             if self._stride is None:
                 self._stride = self._decoders.stride(self.cost, self.env.now)
                 self._steps_done = 0
@@ -303,11 +302,11 @@ class Instance:
         self._steps_done = 0
         return self._stride
 
-    def _repeatable_steps(self, plan: Plan, stride: Stride) -> int:
-        """How many of the next steps are surely this plan again; 1 whenever in doubt."""
-        if self._single or not plan.plain or self._resuming or self._unseen:
+    def _repeatable_steps(self, stride: Stride) -> int:
+        """How many of the next steps are surely the plain plan again; 1 whenever in doubt."""
+        if self._single or self._pauses.resuming or self._unseen:
             return 1
-        steps = min(self._decoders.steps_until_end(), stride.limit - self._steps_done)
+        steps = min(self._completions.next_step() - self.running.step, stride.limit - self._steps_done)
         if steps > 1:
             steps = min(self.memory.steps_until_full(steps), self.policy.stable_steps())
         if steps > 1 and (timer_s := self.policy.timer_s()) < stride.end_s(self._steps_done + steps):
@@ -339,7 +338,7 @@ class Instance:
         self._steps_target = step
         self._boundary = earlier
 
-    def _commit(self, plan: Plan) -> list[Request]:
+    def _commit(self, plan: Plan, plain: bool) -> list[Request]:
         """The steps have passed: tokens appear, blocks grow, sequences end. Returns the requests that ended."""
         running = self.running
         now_s = self.env.now
@@ -354,8 +353,8 @@ class Instance:
             self._pauses.decoded(now_s)
         for sequence in plan.left_out:
             self._start_decoding(sequence)
-            self._resuming.append(sequence)
-        if not plan.plain:
+            self._pauses.resuming.append(sequence)
+        if not plain:
             prefill_tokens = 0
             for sequence, tokens in plan.prefills:
                 prefill_tokens += tokens
@@ -363,7 +362,7 @@ class Instance:
                 if sequence.kv_tokens == sequence.total_tokens:
                     self._emit_after_prefill(sequence, now_s)
             self._end_stride(prefill_tokens, decoders)
-        ended = self._decoders.ended()
+        ended = self._completions.pop_until(running.step)
         if ended or (self._stride is not None and self._steps_done == self._stride.limit):
             self._end_stride(0, decoders)
         return [self._finish(sequence, now_s) for sequence in ended]
@@ -380,10 +379,10 @@ class Instance:
         self._start_decoding(sequence)
 
     def _start_decoding(self, sequence: Sequence) -> None:
-        self._decoders.start(sequence, self._requests[sequence].output_tokens)
+        self._decoders.start(sequence, self._intake.requests[sequence].output_tokens)
 
     def _finish(self, sequence: Sequence, now_s: float) -> Request:
-        request = self._requests.pop(sequence)
+        request = self._intake.requests.pop(sequence)
         self._decoders.leave(sequence)
         self.running.remove(sequence)
         self.memory.release(sequence)

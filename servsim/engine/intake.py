@@ -61,7 +61,9 @@ class Intake:
         sequence.predicted_tokens = self._predictor.predict(request)
         if self._hit_fraction:
             sequence.cached_tokens = self._hit(request.prompt_tokens)
-        late_s = self._frontend(request) + self._predictor.latency_s
+        late_s = self._predictor.latency_s
+        if self._frontend is not None:
+            late_s += self._frontend(request)
         if late_s <= 0:
             return self._enter(sequence, request)
         self.requests[sequence] = request

@@ -18,10 +18,6 @@ from servsim.scheduler.running import Running
 __all__ = ["Parts"]
 
 
-def _no_time(request: Request) -> float:
-    return 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What an instance is made of."""
@@ -34,7 +30,7 @@ class Parts:
     facts: Facts
     max_model_len: int
     single_stepping: bool
-    frontend: Callable[[Request], float] = _no_time  # seconds from a request's arrival until the engine has it
+    frontend: Callable[[Request], float] | None = None  # seconds from its arrival until the engine has a request
     prefix_hit_fraction: float = 0.0  # of each prompt, found in a prefix cache that is not itself simulated
     read_bounds: tuple[KvBounds, ...] = ()  # decode attention reads the least that one of them lets it
     scan_share: float = 0.0  # and of every token in the context such a part of what it reads of a token

@@ -15,6 +15,9 @@ from servsim.documents import Spec, refusal
 __all__ = ["Axis", "Correction", "Grid"]
 
 
+_log, _exp = math.log, math.exp
+
+
 class Axis(Spec):
     """One variable of a grid: its ``name`` and the rising values ``knots`` at which factors are given."""
 
@@ -99,13 +102,14 @@ class Grid:
         """:meth:`factor` of a grid with two axes, without its lists: it is asked in every step with prefill."""
         rows, columns = self._knots
         logs, width = self._logs, len(columns)
-        row, share = _edge(rows, math.log(first))
-        column, share_2 = _edge(columns, math.log(second))
+        row, share = _edge(rows, _log(first))
+        column, share_2 = _edge(columns, _log(second))
         at = row * width + column
-        below = logs[at] + share_2 * (logs[at + 1] - logs[at])
+        start = logs[at]
+        below = start + share_2 * (logs[at + 1] - start)
         at += width
-        above = logs[at] + share_2 * (logs[at + 1] - logs[at])
-        return math.exp(below + share * (above - below))
+        start = logs[at]
+        return _exp(below + share * (start + share_2 * (logs[at + 1] - start) - below))
 
     def at_last(self, *values: float) -> Grid:
         """The grid of the first axes where the last ones are held at ``values``."""

@@ -67,6 +67,7 @@ def check_free(out: Path, overwrite: bool) -> None:
     An existing folder is in the way unless ``overwrite`` is given, and even then unless servsim wrote
     everything in it; an empty one never is.
     """
+    _check_writable(out)
     if not (out.exists() or out.is_symlink()):
         return
     if not out.is_dir() or out.is_symlink():
@@ -86,6 +87,15 @@ def check_free(out: Path, overwrite: bool) -> None:
         )
 
 
+def _check_writable(out: Path) -> None:
+    """Raise ResultError where the folder that ``out`` is made in, the nearest one that is there, takes nothing."""
+    path = Path(os.path.abspath(out))
+    nearest = next((folder for folder in path.parents if folder.exists()), path)
+    why = "is not a folder" if not nearest.is_dir() else "" if os.access(nearest, os.W_OK | os.X_OK) else "is read-only"
+    if why:
+        raise ResultError(f"cannot be written: {nearest} {why}", place=str(out), remedy="choose another with --out")
+
+
 def _foreign(out: Path) -> str | None:
     """What shows that servsim did not write everything in a folder."""
     if not any((out / mark).is_file() for mark in _MARKS):
@@ -102,12 +112,16 @@ def result_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     Until then it is a hidden sibling, so that nothing half-written ever looks whole; after an error
     or Ctrl-C it is gone and what ``out`` held before is still there. Raises as :func:`check_free`.
     """
-    out = Path(os.path.abspath(out))  # Path.resolve would follow links
-    check_free(out, overwrite)
+    given, out = out, Path(os.path.abspath(out))  # Path.resolve would follow links
+    check_free(given, overwrite)
     staging = out.with_name(f".{out.name}.writing-{os.getpid()}")
     before = out.with_name(f".{out.name}.before-{os.getpid()}")
     try:
         staging.mkdir(parents=True)
+    except OSError as error:
+        why = f"cannot be written: {error.strerror or error}"
+        raise ResultError(why, place=str(given), remedy="choose another with --out") from error
+    try:
         yield staging
         if out.exists():
             out.rename(before)
@@ -144,7 +158,8 @@ def write_run(
             write_columns(folder / f"strides.{table_format}", records.strides)
             write_columns(folder / f"pauses.{table_format}", pause_columns(records))
     except OSError as error:
-        raise ResultError(f"cannot be written: {error.strerror or error}", place=str(out)) from error
+        why = f"cannot be written: {error.strerror or error}"
+        raise ResultError(why, place=str(out), remedy="choose another with --out") from error
 
 
 def pause_columns(records: Records) -> dict[str, NDArray[Any]]:

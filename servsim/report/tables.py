@@ -59,6 +59,7 @@ _SWEPT = (
     Metric("tpot_s.p50", "TPOT p50", "ms", 1e3),
     Metric("tpot_s.p99", "TPOT p99", "ms", 1e3),
 )
+_FOUND = Metric("prefix_cache.hit_ratio", "prefix hits", "%", 100.0)
 
 
 def format_figure(value: float | None, factor: float = 1.0, like: float | None = None) -> str:
@@ -151,21 +152,23 @@ class _Columns:
 
 
 def sweep_table(runs: Sequence[SweepRun]) -> Table:
-    """A row for each point of a sweep, its figures the means over seeds."""
+    """A row for each point of a sweep, its figures the means over seeds; prefix hits where there are any."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for run in runs:
         groups.setdefault(tuple(str(value) for value in run.values.values()), []).append(figures_of(run.summary))
     seeds = max((len(found) for found in groups.values()), default=0)
+    hits = any(metric_value(figures, _FOUND.path) for found in groups.values() for figures in found)
+    metrics = (*_SWEPT, _FOUND) if hits else _SWEPT
     title = f"mean over {seeds} seeds" if seeds > 1 else None
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 2, 0, 0))
     for path in runs[0].values if runs else ():
         table.add_column(f"\n\n{path.rpartition('.')[2]}", no_wrap=True)
-    for metric in _SWEPT:
+    for metric in metrics:
         # On two lines and a third for the unit, so that a grid of two paths fits 80 columns.
         label = metric.label.replace(" ", "\n") if " " in metric.label else f"\n{metric.label}"
         table.add_column(f"{label}\n{metric.unit}", justify="right", no_wrap=True)
     for values, found in groups.items():
-        table.add_row(*values, *(_mean_of(found, metric) for metric in _SWEPT))
+        table.add_row(*values, *(_mean_of(found, metric) for metric in metrics))
     return table
 
 

@@ -11,9 +11,12 @@ from pydantic import Field
 from servsim.documents import Document, Spec, load_document, validate
 from servsim.errors import ScenarioError
 from servsim.scenario import catalogue
+from servsim.scenario.instance_spec import CostSpec, FrontendSpec, MemorySpec, RooflineCost
+from servsim.scenario.scheduler_spec import SchedulerSpec
 
 __all__ = ["EnginePreset", "load_preset", "with_engine"]
 
+_PARTS = ("scheduler", "memory", "cost", "frontend")
 _PLUG_INS = {"scheduler": "policy", "memory": "allocator", "cost": "law"}
 _COMMON = {
     "scheduler": ("max_num_seqs", "max_num_batched_tokens"),
@@ -33,12 +36,23 @@ class EnginePreset(Spec):
     frontend: dict[str, Any] = Field(default_factory=dict)
 
 
+class _Parts(Spec):
+    """What a preset's keys have to make sense as, so that its mistakes are found in its own file."""
+
+    scheduler: SchedulerSpec = Field(default_factory=SchedulerSpec)
+    memory: MemorySpec = Field(default_factory=MemorySpec)
+    cost: CostSpec = Field(default_factory=RooflineCost)
+    frontend: FrontendSpec = Field(default_factory=FrontendSpec)
+
+
 def load_preset(reference: str) -> EnginePreset:
-    """A preset by its name in the catalogue or its path; raises ScenarioError."""
+    """A preset by its name in the catalogue or its path; raises ScenarioError with the place in its file."""
     document = load_document(catalogue.locate("engines", reference))
     if not isinstance(document.data, dict):
         raise ScenarioError("an engine's file holds keys and values, found a list", place=document.place())
-    return validate(EnginePreset, document.data, document=document)
+    preset = validate(EnginePreset, document.data, document=document)
+    validate(_Parts, {part: document.data[part] for part in _PARTS if part in document.data}, document=document)
+    return preset
 
 
 def with_engine(document: Document) -> Document:
@@ -60,7 +74,7 @@ def with_engine(document: Document) -> Document:
             raise
         raise ScenarioError(error.message, place=document.place(("instance", "engine")), remedy=error.remedy) from None
     merged = dict(instance)
-    for part in ("scheduler", "memory", "cost", "frontend"):
+    for part in _PARTS:
         written = instance.get(part, {})
         if isinstance(written, Mapping):
             merged[part] = {**_kept(part, getattr(preset, part), written), **written}

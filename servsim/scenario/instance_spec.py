@@ -106,6 +106,11 @@ class FrontendSpec(Spec):
     request_s: float = Field(0.0, ge=0, le=1e6, description="Seconds a request.")
     prompt_token_s: float = Field(0.0, ge=0, le=1e3, description="Seconds for each token of the prompt.")
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether any request waits for it."""
+        return self.request_s > 0 or self.prompt_token_s > 0
+
     def time_s(self, request: Request) -> float:
         """Seconds from the arrival of a request until the engine has it."""
         return self.request_s + self.prompt_token_s * request.prompt_tokens

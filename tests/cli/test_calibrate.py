@@ -45,3 +45,9 @@ def test_mistakes_are_named(kernels: Path, tmp_path: Path) -> None:
     few.write_text("\n".join(kernels.read_text().splitlines()[:5]) + "\n", encoding="utf-8")
     done = calibrate(str(few), "--device", "l4")
     assert done.returncode == 2 and "too few rows" in done.stderr
+    words = tmp_path / "words_perf.csv"
+    words.write_text("op_name,gemm_dtype,m,n,k,latency\ngemm,bfloat16,many,256,256,1\n", encoding="utf-8")
+    done = calibrate(str(words), "--device", "l4")
+    assert done.returncode == 2 and "column m holds words" in done.stderr and "words_perf.csv" in done.stderr
+    done = calibrate(str(tmp_path / "nowhere"), "--device", "l4")
+    assert done.returncode == 2 and "no such file" in done.stderr

@@ -111,7 +111,10 @@ def test_version_and_help(servsim):
     assert servsim("--version").out == f"servsim {VERSION}\n"
     ended = servsim("--help")
     assert ended.status == 0
-    for verb in ("run", "compare", "sweep", "capacity", "reproduce", "validate", "calibrate", "plot", "check", "list", "new", "schema"):
+    for verb in (
+        "run", "compare", "sweep", "capacity", "reproduce", "validate", "calibrate", "plot", "check", "list", "new",
+        "schema",
+    ):  # fmt: skip
         assert verb in ended.out
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Command
+
+Command = Any  # what the fixture ``servsim`` gives
 
 
 def test_measured_runs_are_predicted_and_compared(servsim: Command, servsim_data: Path, tmp_path: Path) -> None:
@@ -31,3 +33,17 @@ def test_without_measurements_it_says_what_to_set(servsim: Command, monkeypatch:
     assert ended.status == 2
     assert "--data DIR" in ended.err
     assert "SERVSIM_DATA" in ended.err
+
+
+def test_measurements_of_another_form_are_a_mistake_with_its_place(servsim: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "serving" / "closed_loop_h100"
+    folder.mkdir(parents=True)
+    (folder / "measured.csv").write_text("id,mode\n1,agg\n")
+    ended = servsim("validate", "closed_loop_h100", "--data", tmp_path)
+    assert ended.status == 2
+    assert "measured.csv: no column model_path" in ended.err.replace("\n", "")
+    assert "docs/data.md" in ended.err
+    assert ended.out == ""
+    unknown = servsim("validate", "closed_loop", "--data", tmp_path)
+    assert unknown.status == 2
+    assert "did you mean 'closed_loop_h100'" in unknown.err

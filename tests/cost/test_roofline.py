@@ -211,8 +211,8 @@ def test_efficiencies_are_shares_of_the_device_s_peaks() -> None:
 
 def test_the_host_runs_beside_the_device_or_after_it() -> None:
     beside, after = HostWork(0.01, 0.001), HostWork(0.01, 0.001, asynchronous=False)
-    assert beside.beside(0.02, 5) == 0.02 and beside.beside(0.002, 5) == pytest.approx(0.015)
-    assert after.beside(0.02, 5) == pytest.approx(0.035)
+    assert beside.waited_s(5) == 0.0 and beside.floor_s(5) == pytest.approx(0.015)
+    assert after.waited_s(5) == pytest.approx(0.015) and after.floor_s(5) == 0.0
 
 
 def test_a_prompt_in_chunks_costs_the_attention_of_the_whole_and_reads_the_weights_more_often() -> None:

@@ -133,6 +133,15 @@ def test_a_sweep_table_has_a_row_a_point():
     assert "…" not in text and "mean over 2 seeds" in text
 
 
+def test_a_sweep_table_shows_prefix_hits_where_there_are_any():
+    assert "hits" not in printed(sweep_table(SWEEP))
+    found = [SweepRun(run.values, {**run.summary, "prefix_cache": {"hit_ratio": 0.25}}) for run in SWEEP[:2]]
+    lines = printed(sweep_table([*found, *SWEEP[2:]])).splitlines()
+    at = next(line for line in lines if "hits" in line).index("hits")
+    points = [line[at - 2 :].strip() for line in lines if " fcfs " in line or " sjf " in line]
+    assert sorted(set(points)) == ["0", "25.00"] and points.count("25.00") == 1
+
+
 def test_curves_are_by_rising_rate_and_one_for_each_policy():
     curves = rate_curves(SWEEP, "workload.arrivals.rate_per_s")
     assert [curve.label for curve in curves] == ["fcfs", "sjf"]

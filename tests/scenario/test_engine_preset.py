@@ -75,6 +75,24 @@ def test_an_unknown_engine_is_placed_and_answered_with_the_known_ones(tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("cost: {eager_layr_s: 0.1}", r"cost.eager_layr_s: unknown key\n  did you mean 'eager_layer_s'"),
+        ("memory: {alocator: paged}", r"memory.alocator: unknown key\n  did you mean 'allocator'"),
+        ("scheduler: {policy: sjf, max_num_seqs: 0}", "scheduler.max_num_seqs: must be at least 1"),
+    ],
+)
+def test_a_mistake_in_a_preset_is_found_in_its_file_whatever_the_scenario_says_itself(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(f"name: own\nsources: {{all: mine}}\n{line}\n")
+    written = {"scheduler": {"policy": "fcfs", "max_num_seqs": 8}, "memory": {"allocator": "radix"}}
+    with pytest.raises(ScenarioError, match=rf"own.yaml:3: {message}"):
+        load_scenario(scenario(engine=str(own), **written))
+
+
+@pytest.mark.parametrize(
     ("cost", "message"),
     [
         ({"capture_sizes": [4, 2]}, "capture_sizes must rise"),

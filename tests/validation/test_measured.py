@@ -212,6 +212,35 @@ def test_no_measured_or_predicted_step_is_faster_than_reading_the_weights(servsi
                     assert step_s >= floor_bytes / device.memory_bandwidth_bytes_per_s
 
 
+WITH_PEER = "with AIConfigurator"
+MISSED = {("vllm_0.15_load_stages", "tpot_mean"): 0.055}
+"""Targets that docs/fidelity.md says are missed, and what they stay within."""
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "closed_loop_h100"])
+def test_targets_are_reached_but_for_those_that_the_documentation_says_are_missed(
+    name: str, servsim_data: Path
+) -> None:
+    dataset = DATASETS[name]
+    compared, failures = compare_runs(read_runs(dataset, servsim_data), 1)
+    assert not failures
+    found = reached(dataset, compared)
+    assert {one.target for one in found} == set(dataset.targets)
+    for one in found:
+        assert one.value <= MISSED.get((name, one.metric), one.target.at_most), (one.metric, one.value)
+    assert {(name, one.metric) for one in found if not one.met} == {key for key in MISSED if key[0] == name}
+
+
+def test_a_sample_at_fixed_concurrency_is_nearer_than_the_best_peer(servsim_data: Path) -> None:
+    runs = read_runs(DATASETS["closed_loop_h100"], servsim_data)
+    compared, failures = compare_runs([one for one in runs if "AIConfigurator" in one.peers][::6], 1)
+    assert not failures
+    for metric, at_most in (("tpot_mean", 0.06), ("ttft_mean", 0.20)):
+        lines = {line.who: line for line in lines_of(compared) if (line.rows_are, line.metric) == (WITH_PEER, metric)}
+        assert lines["servsim"].median <= at_most
+        assert lines["servsim"].median < lines["AIConfigurator"].median
+
+
 def test_what_a_validation_writes_can_be_read_again(servsim_data: Path, tmp_path: Path) -> None:
     dataset = DATASETS["vllm_0.19_per_request"]
     compared, failures = compare_runs(read_runs(dataset, servsim_data), 1)
