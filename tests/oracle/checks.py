@@ -190,8 +190,8 @@ def _recount_after_commit(instance: Any) -> None:
     """After each step no prefill is under way, and what is held follows from each sequence's progress."""
     commit = instance._commit
 
-    def checked(plan: Any) -> Any:
-        ended = commit(plan)
+    def checked(plan: Any, plain: bool) -> Any:
+        ended = commit(plan, plain)
         running, memory = instance.running, instance.memory
         stored = {sequence: running.kv_tokens(sequence) for sequence in running.sequences}
         assert memory.stored_tokens == sum(stored.values())
@@ -201,7 +201,7 @@ def _recount_after_commit(instance: Any) -> None:
         for sequence, tokens in stored.items():
             generated = running.generated_tokens(sequence)
             assert 0 <= tokens <= sequence.prompt_tokens + generated
-            assert generated < instance._requests[sequence].output_tokens
+            assert generated < instance._intake.requests[sequence].output_tokens
         if hasattr(memory, "watermark_blocks"):
             assert memory.used_blocks == sum(-(-tokens // memory.block_size) for tokens in stored.values())
         else:
