@@ -49,6 +49,6 @@ class CompressionSpec(Spec):
     def _check_link(self) -> CompressionSpec:
         if self.fetch_share and self.link is None:
             raise refusal("fetch_share needs a link", remedy="add for example link: pcie-gen4-x16", at=("link",))
-        if self.link is not None and not self.fetch_share:
+        if self.link is not None and "fetch_share" not in self.model_fields_set:
             raise refusal("nothing is copied over a link", remedy="give fetch_share, or leave link out", at=("link",))
         return self
