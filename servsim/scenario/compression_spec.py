@@ -28,7 +28,7 @@ class CompressionSpec(Spec):
         0.0, ge=0, le=1, description="Bytes read for every token of the context in each decode step, to choose from."
     )
     fetch_share: float = Field(
-        0.0, ge=0, le=1, description="Bytes copied from the host in a decode step for what is read of a token, scans included."
+        0.0, ge=0, le=1, description="Bytes copied from the host in a decode step for what is read, scans included."
     )
     link: str | None = Field(None, min_length=1, description="The link for fetch_share: a name in hardware, or a path.")
     overlapped: bool = Field(True, description="Whether those copies run beside the step's computation.")
