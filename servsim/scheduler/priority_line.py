@@ -89,24 +89,29 @@ class PriorityLine:
 
     def in_order(self) -> Iterator[Sequence]:
         """Those who wait, the first first."""
-        gone, left = self._gone, len(self._entered)
-        while gone < len(self._sorted) or left:
-            if self._entered_is_first(gone, left):
-                left -= 1
-                yield self._entered[left][2]
-            else:
-                yield self._member(self._next(gone)[1])
-                gone += 1
+        gone, entered, count = self._gone, self._entered, len(self._sorted)
+        left = len(entered)
+        while gone < count or left:
+            if gone < count:
+                first = self._next(gone)
+                if not left or first <= (-entered[left - 1][0], -entered[left - 1][1]):
+                    gone += 1
+                    yield self._member(first[1])
+                    continue
+            left -= 1
+            yield entered[left][2]
 
     def drop(self, count: int) -> None:
         """The first ``count`` wait no more."""
+        entered, waits, sorted_count = self._entered, self._waits, len(self._sorted)
         for _ in range(count):
-            if self._entered_is_first(self._gone, len(self._entered)):
-                place = -self._entered.pop()[1]
-            else:
-                place = self._next(self._gone)[1]
-                self._gone += 1
-            self._waits[place] = False
+            if self._gone < sorted_count:
+                first = self._next(self._gone)
+                if not entered or first <= (-entered[-1][0], -entered[-1][1]):
+                    self._gone += 1
+                    waits[first[1]] = False
+                    continue
+            waits[-entered.pop()[1]] = False
 
     def update(self, draw: Callable[[Levels], Levels]) -> None:
         """``draw`` makes new priorities of the old ones, both of all live ones in order of arrival."""
