@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "Simulation", "finish", "simulate"]
 
+_YOUNG_OBJECTS = 50_000  # before they are looked through; Python's own number is 700
+
 
 class Simulation:
     """One run of one scenario; :meth:`run` once."""
@@ -73,7 +76,7 @@ class Simulation:
 
     def run(self) -> Records:
         """Simulate to the end; after Ctrl-C, what has happened by then, marked partial."""
-        with _stopped_by_interrupt(self.env) as interrupts:
+        with _rarer_garbage_collection(), _stopped_by_interrupt(self.env) as interrupts:
             self.env.run()
         for instance in self.instances:
             for sequence, request in instance.unfinished():
@@ -214,6 +217,20 @@ def _placed(scenario: Scenario, *path: str) -> Iterator[None]:
     except (ScenarioError, CapacityError) as error:
         place = error.place or scenario.place(path)
         raise type(error)(error.message, place=place, remedy=error.remedy) from None
+
+
+@contextmanager
+def _rarer_garbage_collection() -> Iterator[None]:
+    """Python looks for reference cycles after more objects than usual: a simulation makes many, and hardly a cycle.
+
+    Three per cent of the time of a run with a preemption in every step (benchmarks/policies.py).
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], _YOUNG_OBJECTS) if before[0] else 0, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager
