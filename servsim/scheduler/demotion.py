@@ -19,7 +19,43 @@ __all__ = ["DemotingOrder", "FeasibleOrder"]
 _ONE_BY_ONE = 16  # demotions of one pass that are found one by one
 
 
-class DemotingOrder(Order):
+class _BestEffortBehind(Order):
+    """A line by a key, and behind it, in order of arrival, those that are demoted to best effort, for good."""
+
+    def __init__(self, key: Callable[[Sequence], float]) -> None:
+        self._key = key
+        self._line = KeyOrder(key)
+        self._best_effort = KeyOrder(lambda _: 0.0)
+        self._demoted: set[Sequence] = set()  # waiting or running; only ever asked whether one is in it
+
+    def __len__(self) -> int:
+        return len(self._line) + len(self._best_effort)
+
+    def push_preempted(self, sequence: Sequence) -> None:
+        """Like any other."""
+        self.push(sequence)
+
+    def peek(self, index: int) -> Sequence:
+        """The sequence at a place in line, 0 for the head."""
+        beyond = index - len(self._line)
+        return self._line.peek(index) if beyond < 0 else self._best_effort.peek(beyond)
+
+    def urgency(self, sequence: Sequence) -> tuple[float, ...]:
+        """Whether it was demoted, its key, its arrival."""
+        return (sequence in self._demoted, self._key(sequence), sequence.arrival_s, sequence.request_id)
+
+    def finished(self, sequence: Sequence, output_tokens: int) -> None:
+        """Forget it."""
+        self._demoted.discard(sequence)
+
+    def _give_way(self, sequence: Sequence) -> None:
+        """It leaves the line for the end of best effort."""
+        self._line.remove(sequence)
+        self._demoted.add(sequence)
+        self._best_effort.push(sequence)
+
+
+class DemotingOrder(_BestEffortBehind):
     """The smallest key first; behind them all, in order of arrival, those that are demoted to best effort.
 
     A sequence is demoted when ``now + service > deadline``, for good. One without a deadline, or with
@@ -27,16 +63,10 @@ class DemotingOrder(Order):
     """
 
     def __init__(self, key: Callable[[Sequence], float], deadlines: Deadlines) -> None:
-        self._key = key
+        super().__init__(key)
         self._deadlines = deadlines
-        self._line = KeyOrder(key)
-        self._best_effort = KeyOrder(lambda _: 0.0)
-        self._demoted: set[Sequence] = set()  # waiting or running; only ever asked whether one is in it
         self._latest_s: dict[Sequence, float] = {}  # the last instant to start, of those in line that have one
         self._expiries: list[tuple[float, float, int, Sequence]] = []  # a heap of these; some are out of date
-
-    def __len__(self) -> int:
-        return len(self._line) + len(self._best_effort)
 
     def push(self, sequence: Sequence) -> None:
         """To where its key belongs, or behind all others if it was demoted before."""
@@ -49,15 +79,6 @@ class DemotingOrder(Order):
             self._latest_s[sequence] = latest_s
             heappush(self._expiries, (latest_s, sequence.arrival_s, sequence.request_id, sequence))
 
-    def push_preempted(self, sequence: Sequence) -> None:
-        """Like any other."""
-        self.push(sequence)
-
-    def peek(self, index: int) -> Sequence:
-        """The sequence at a place in line, 0 for the head."""
-        beyond = index - len(self._line)
-        return self._line.peek(index) if beyond < 0 else self._best_effort.peek(beyond)
-
     def drop(self, count: int) -> None:
         """The first ``count`` sequences leave."""
         ahead = min(count, len(self._line))
@@ -66,26 +87,16 @@ class DemotingOrder(Order):
         self._line.drop(ahead)
         self._best_effort.drop(count - ahead)
 
-    def urgency(self, sequence: Sequence) -> tuple[float, ...]:
-        """Whether it was demoted, its key, its arrival."""
-        return (sequence in self._demoted, self._key(sequence), sequence.arrival_s, sequence.request_id)
-
     def refresh(self, now_s: float) -> None:
         """Demote whoever would now end too late."""
         while self._next_expiry_s() < now_s:
             sequence = heappop(self._expiries)[-1]
-            self._line.remove(sequence)
             del self._latest_s[sequence]
-            self._demoted.add(sequence)
-            self._best_effort.push(sequence)
+            self._give_way(sequence)
 
     def timer_s(self) -> float:
         """When the next one is to be demoted."""
         return math.nextafter(self._next_expiry_s(), math.inf)
-
-    def finished(self, sequence: Sequence, output_tokens: int) -> None:
-        """Forget it."""
-        self._demoted.discard(sequence)
 
     def _next_expiry_s(self) -> float:
         while self._expiries and self._latest_s.get(self._expiries[0][-1]) != self._expiries[0][0]:
@@ -93,7 +104,7 @@ class DemotingOrder(Order):
         return self._expiries[0][0] if self._expiries else math.inf
 
 
-class FeasibleOrder(Order):
+class FeasibleOrder(_BestEffortBehind):
     """Earliest deadline first among the most sequences that can all meet their deadlines, then the others by arrival.
 
     Moore and Hodgson's rule: in order of deadline, one after the other; where one would end too late, the largest so
@@ -108,21 +119,16 @@ class FeasibleOrder(Order):
     def __init__(
         self, deadlines: Deadlines, work: Callable[[Sequence], float], unit_s: Callable[[], float] | None = None
     ) -> None:
+        super().__init__(deadlines.first_due_s)
         self._deadlines = deadlines
         self._work_of = work
         self._unit_s = unit_s or _one
-        self._line = KeyOrder(deadlines.first_due_s)
-        self._best_effort = KeyOrder(lambda _: 0.0)
-        self._demoted: set[Sequence] = set()  # waiting or running; only ever asked whether one is in it
         # Of the line, those with a deadline to meet, in the same order: (deadline, arrival, id, sequence), and arrays.
         self._timed: list[tuple[float, float, int, Sequence]] = []
         self._due_s = np.empty(0)
         self._work = np.empty(0)
         self._surely_s = math.inf  # until then nobody in line is late, whoever is served
         self._total = 0.0  # at least the work of the line
-
-    def __len__(self) -> int:
-        return len(self._line) + len(self._best_effort)
 
     def push(self, sequence: Sequence) -> None:
         """To where its deadline belongs, or behind all others if it was demoted before."""
@@ -142,15 +148,6 @@ class FeasibleOrder(Order):
             unit_s = self._unit_s()
             self._surely_s = min(self._surely_s - work * unit_s, due_s - self._total * unit_s)
 
-    def push_preempted(self, sequence: Sequence) -> None:
-        """Like any other."""
-        self.push(sequence)
-
-    def peek(self, index: int) -> Sequence:
-        """The sequence at a place in line, 0 for the head."""
-        beyond = index - len(self._line)
-        return self._line.peek(index) if beyond < 0 else self._best_effort.peek(beyond)
-
     def drop(self, count: int) -> None:
         """The first ``count`` sequences leave."""
         ahead = min(count, len(self._line))
@@ -164,11 +161,6 @@ class FeasibleOrder(Order):
         self._best_effort.drop(count - ahead)
         if not self._timed:
             self._total, self._surely_s = 0.0, math.inf
-
-    def urgency(self, sequence: Sequence) -> tuple[float, ...]:
-        """Whether it was demoted, its deadline, its arrival."""
-        due_s = self._deadlines.first_due_s(sequence)
-        return (sequence in self._demoted, due_s, sequence.arrival_s, sequence.request_id)
 
     def newcomer_matters(self, sequence: Sequence, *, has_place: bool) -> bool:
         """Its work may make others late."""
@@ -202,10 +194,6 @@ class FeasibleOrder(Order):
         """When somebody might be late."""
         return math.nextafter(self._surely_s, math.inf)
 
-    def finished(self, sequence: Sequence, output_tokens: int) -> None:
-        """Forget it."""
-        self._demoted.discard(sequence)
-
     def _too_many(self, now_s: float, unit_s: float) -> list[int]:
         """The places of all who give way, found in one pass with a heap."""
         kept: list[tuple[float, int]] = []
@@ -228,9 +216,7 @@ class FeasibleOrder(Order):
         self._due_s = np.delete(self._due_s, places)
         self._work = np.delete(self._work, places)
         for sequence in demoted:
-            self._line.remove(sequence)
-            self._demoted.add(sequence)
-            self._best_effort.push(sequence)
+            self._give_way(sequence)
 
 
 def _one() -> float:
