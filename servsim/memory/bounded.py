@@ -90,7 +90,7 @@ class BoundedAllocator(PagedAllocator):
     def commit(self, round_: Round) -> None:
         """Carry a draft out; a swapped decoder comes back with what was kept of it."""
         super().commit(round_)
-        for sequence, kept in cast(BoundedRound, round_).restored.items():
+        for sequence, kept in cast(BoundedRound, round_).kept_of.items():
             sequence.held = kept
 
     def join(self, sequence: Sequence) -> None:
@@ -153,13 +153,13 @@ class BoundedAllocator(PagedAllocator):
 class BoundedRound(PagedRound):
     """One plan's draft on a :class:`BoundedAllocator`."""
 
-    __slots__ = ("restored",)
+    __slots__ = ("kept_of",)
 
     _memory: BoundedAllocator
 
     def __init__(self, memory: BoundedAllocator) -> None:
         super().__init__(memory)
-        self.restored: dict[Sequence, int] = {}  # decoders, with what was kept of them
+        self.kept_of: dict[Sequence, int] = {}  # of swapped decoders that come back, what was kept
 
     def grow(self, sequence: Sequence, kv_tokens: int) -> bool:
         """One more token for one decoder that stores ``kv_tokens`` now, less what is not kept."""
@@ -192,7 +192,7 @@ class BoundedRound(PagedRound):
         if not self._grant(sequence, self._blocks(kept) + more, kept):
             return False
         if decoded:
-            self.restored[sequence] = kept
+            self.kept_of[sequence] = kept
         self.granted[sequence] = (self._blocks(kept), kept)
         return True
 

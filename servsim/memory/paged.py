@@ -143,13 +143,14 @@ class PagedAllocator(StaysOnDevice):
 class PagedRound:
     """One plan's draft on a :class:`PagedAllocator`."""
 
-    __slots__ = ("_grown", "_memory", "free_blocks", "granted", "released")
+    __slots__ = ("_grown", "_memory", "free_blocks", "granted", "released", "restored")
 
     def __init__(self, memory: PagedAllocator) -> None:
         self._memory = memory
         self.free_blocks = memory.total_blocks - memory.used_blocks
         self.granted: dict[Sequence, tuple[int, int]] = {}  # blocks, tokens
         self.released: list[Sequence] = []
+        self.restored: set[Sequence] = set()  # of those granted, the ones that were swapped
         self._grown: set[Sequence] = set()
 
     def grow_decoders(self) -> bool:
@@ -195,6 +196,7 @@ class PagedRound:
         if not self._grant(sequence, -(-sequence.kv_tokens // size) + next_block, sequence.kv_tokens):
             return False
         self.granted[sequence] = (-(-sequence.kv_tokens // size), sequence.kv_tokens)
+        self.restored.add(sequence)
         return True
 
     def release(self, sequence: Sequence, kv_tokens: int) -> None:

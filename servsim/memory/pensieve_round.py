@@ -32,14 +32,13 @@ class PensieveRound(PagedRound):
     admits keeps what was found for it: a draft is carried out by claiming what was found, before anything is evicted.
     """
 
-    __slots__ = ("_claimed", "_pensieve", "found", "restored")
+    __slots__ = ("_claimed", "_pensieve", "found")
 
     def __init__(self, memory: PensieveAllocator) -> None:
         super().__init__(memory)
         self._pensieve = memory
         self._claimed: set[Conversation] = set()
         self.found: dict[Sequence, Found] = {}  # of the admitted
-        self.restored: set[Sequence] = set()
 
     def lacking(self, sequence: Sequence) -> int:
         """Tokens that are not kept, wherever in the context they stand, at least 1."""
@@ -61,17 +60,9 @@ class PensieveRound(PagedRound):
             self._claimed.add(found.conversation)
         return True
 
-    def restore(self, sequence: Sequence) -> bool:
-        """Room for the KV of a swapped sequence; what is kept of it here is not looked for."""
-        if not super().restore(sequence):
-            return False
-        self.restored.add(sequence)
-        return True
-
     def release(self, sequence: Sequence, kv_tokens: int) -> None:
         """Take back everything from a sequence that is preempted in this round."""
         super().release(sequence, kv_tokens)
-        self.restored.discard(sequence)
         found = self.found.pop(sequence, NOTHING)
         if found.conversation is not None:
             self._claimed.remove(found.conversation)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import simpy
 
-from servsim.errors import CapacityError, SimulationError
+from servsim.errors import SimulationError
 from servsim.hardware import Direction, Tier
 from servsim.memory.link import Link
 from servsim.memory.pensieve_chunks import (
@@ -23,6 +23,7 @@ from servsim.memory.pensieve_chunks import (
 )
 from servsim.memory.surroundings import KvShape
 from servsim.memory.swap_cost import copy_operations
+from servsim.memory.tier import units_held
 from servsim.memory.tiers import Copy, Granularity
 from servsim.request import Sequence
 
@@ -75,13 +76,7 @@ class KeptChunks:
         self.capacity_chunks = 0
         self._made = 0
         if tier is not None:
-            self.capacity_chunks = tier.blocks(self._chunk_bytes * kv.devices)
-            if not self.capacity_chunks:
-                raise CapacityError(
-                    f"the tier '{tier.name}' of {tier.capacity_bytes} bytes does not hold one chunk of "
-                    f"{self._chunk_bytes * kv.devices} bytes",
-                    remedy="give it more capacity, or leave it out",
-                )
+            self.capacity_chunks = units_held(tier, self._chunk_bytes * kv.devices, "chunk")
             if env is not None:
                 self._link = Link(env, tier.route)
 

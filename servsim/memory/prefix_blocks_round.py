@@ -41,7 +41,7 @@ class PrefixRound(PagedRound):
     A block that is granted and taken back in one round evicts nothing.
     """
 
-    __slots__ = ("_doomed", "_fresh", "_latest", "_pool_memory", "_shared", "_supply", "found", "restored")
+    __slots__ = ("_doomed", "_fresh", "_latest", "_pool_memory", "_shared", "_supply", "found")
 
     def __init__(self, memory: PrefixBlocksAllocator) -> None:
         super().__init__(memory)
@@ -52,7 +52,6 @@ class PrefixRound(PagedRound):
         self._supply = self.free_blocks  # free blocks but for pops
         self._latest: tuple[Sequence, int, int, Found] | None = None
         self.found: dict[Sequence, Found] = {}  # of the admitted
-        self.restored: set[Sequence] = set()
 
     def extend(self, sequence: Sequence, tokens: int) -> bool:
         """The next prefill chunk. One whose KV is still on its way gets nothing: it has no part in the step."""
@@ -98,13 +97,6 @@ class PrefixRound(PagedRound):
         if not waits:
             first = found.lower[0].place if found.lower else len(found.sources)
             self._fill(sequence, memory.note(sequence).keys[first : until // size])
-        return True
-
-    def restore(self, sequence: Sequence) -> bool:
-        """Room for the KV of a swapped sequence; what is left of it in the pool is not looked for."""
-        if not super().restore(sequence):
-            return False
-        self.restored.add(sequence)
         return True
 
     def release(self, sequence: Sequence, kv_tokens: int) -> None:

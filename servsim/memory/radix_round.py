@@ -22,14 +22,13 @@ class RadixRound(PagedRound):
     count as free no more, whoever comes first pays for them.
     """
 
-    __slots__ = ("_claimed", "_unlocked", "hits", "restored")
+    __slots__ = ("_claimed", "_unlocked", "hits")
 
     _memory: RadixAllocator
 
     def __init__(self, memory: RadixAllocator) -> None:
         super().__init__(memory)
         self.hits: dict[Sequence, int] = {}  # pages found for the admitted
-        self.restored: set[Sequence] = set()
         self._claimed: dict[Node, int] = {}  # pages of a node that grants of this round lock
         self._unlocked: dict[Node, int] = {}  # locks that releases of this round take off
 
@@ -60,13 +59,6 @@ class RadixRound(PagedRound):
             self._claimed[node] = max(pages, self._claimed.get(node, 0))
         self.free_blocks -= claims
         return claims
-
-    def restore(self, sequence: Sequence) -> bool:
-        """Room for the KV of a swapped sequence and for its next token."""
-        if not super().restore(sequence):
-            return False
-        self.restored.add(sequence)
-        return True
 
     def release(self, sequence: Sequence, kv_tokens: int) -> None:
         """Take back what a preempted sequence holds alone; what it shares goes on."""

@@ -9,11 +9,12 @@ from typing import Literal
 
 import simpy
 
-from servsim.errors import CapacityError, SimulationError
+from servsim.errors import SimulationError
 from servsim.hardware import Direction, Tier
 from servsim.memory.link import Link, Transfer
 from servsim.memory.surroundings import KvShape
 from servsim.memory.swap_cost import copy_operations
+from servsim.memory.tier import units_held
 from servsim.request import Sequence
 
 __all__ = ["SwapGranularity", "SwapSpace"]
@@ -62,13 +63,7 @@ class SwapSpace:
         self._layers = kv.num_layers
         self._devices = kv.devices
         self._block_bytes = block_size * kv.bytes_per_token  # on one device
-        self.total_blocks = tier.blocks(self._block_bytes * kv.devices)
-        if not self.total_blocks:
-            raise CapacityError(
-                f"the tier '{tier.name}' of {tier.capacity_bytes} bytes does not hold one block of "
-                f"{self._block_bytes * kv.devices} bytes",
-                remedy="give it more capacity, or leave it out",
-            )
+        self.total_blocks = units_held(tier, self._block_bytes * kv.devices)
         self.link = Link(env, tier.route)
         self.used_blocks = 0
         self.leaving_blocks = 0

@@ -12,7 +12,7 @@ from servsim.scenario import catalogue
 from servsim.scenario.tier_spec import TierSpec
 from servsim.units import format_bytes
 
-__all__ = ["locate", "resolve_tiers"]
+__all__ = ["locate", "resolve_tiers", "units_held"]
 
 _TIERS: KeyPath = ("instance", "memory", "tiers")
 
@@ -25,6 +25,20 @@ def resolve_tiers(tiers: Mapping[str, TierSpec], place: Callable[[KeyPath], str]
     that is larger than its drive.
     """
     return tuple(_resolved(name, spec, place) for name, spec in tiers.items())
+
+
+def units_held(tier: Tier, unit_bytes: float, unit: str = "block") -> int:
+    """How many blocks (or what ``unit`` says) of so many bytes, over all devices, a tier holds.
+
+    Raises CapacityError if not one.
+    """
+    held = tier.blocks(unit_bytes)
+    if not held:
+        raise CapacityError(
+            f"the tier '{tier.name}' of {tier.capacity_bytes} bytes does not hold one {unit} of {unit_bytes} bytes",
+            remedy="give it more capacity, or leave it out",
+        )
+    return held
 
 
 def _resolved(name: str, spec: TierSpec, place: Callable[[KeyPath], str]) -> Tier:

@@ -8,11 +8,12 @@ from typing import Literal, NamedTuple
 
 import simpy
 
-from servsim.errors import CapacityError, SimulationError
+from servsim.errors import SimulationError
 from servsim.hardware import Direction, Tier
 from servsim.memory.link import Link, Transfer
 from servsim.memory.surroundings import KvShape
 from servsim.memory.swap_cost import copy_operations
+from servsim.memory.tier import units_held
 from servsim.memory.tiers_store import Kept, TierStore
 
 __all__ = ["Copy", "Fetching", "Granularity", "Part", "Tiers"]
@@ -79,13 +80,7 @@ class Tiers:
         self.stores: list[TierStore] = []
         self.links: list[Link] = []
         for tier in tiers:
-            blocks = tier.blocks(self._block_bytes * kv.devices)
-            if not blocks:
-                raise CapacityError(
-                    f"the tier '{tier.name}' of {tier.capacity_bytes} bytes does not hold one block of "
-                    f"{self._block_bytes * kv.devices} bytes",
-                    remedy="give it more capacity, or leave it out",
-                )
+            blocks = units_held(tier, self._block_bytes * kv.devices)
             self.names.append(tier.name)
             self.stores.append(TierStore(blocks))
             self.links.append(Link(env, tier.route))
