@@ -63,6 +63,6 @@ class HostWork:
         place = bisect_left(self._capture_sizes, rows)
         return self._capture_sizes[place] if place < len(self._capture_sizes) else rows
 
-    def launched_s(self, device_s: float, layers: int) -> float:
-        """Device work of a step with prefill: no shorter than launching its kernels."""
-        return max(device_s, self.eager_layer_s * layers)
+    def launch_s(self, layers: int) -> float:
+        """Launching the kernels of a step with prefill: its device work takes no less."""
+        return self.eager_layer_s * layers

@@ -57,7 +57,7 @@ class RooflineCost:
         if self._all_reduce is not None:
             device.check_tensor_parallel(self._all_reduce.group)
         self._pads = self._host.padded if self._host.pads else None
-        self._launch_s = self._host.launched_s(0.0, operators.attention.calls)
+        self._launch_s = self._host.launch_s(operators.attention.calls)
         self._around: dict[int, tuple[float, float]] = {}  # by sequences: what the device waits for, and the floor
         self._token_s: dict[int, float] = {}
         self._emitted_s: dict[int, float] = {}

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-__all__ = ["spread"]
+__all__ = ["all_of", "spread"]
 
 Argument = TypeVar("Argument")
 Found = TypeVar("Found")
@@ -37,6 +37,29 @@ def spread(
         with _deaf_to_interrupts():
             found: Iterable[tuple[int, Found]] = parallel(work)
         yield from found
+
+
+def all_of(
+    function: Callable[[Argument], Found | None],
+    arguments: Sequence[Argument],
+    num_processes: int | None,
+    on_end: Callable[[], None] | None = None,
+) -> list[Found]:
+    """What the function finds for every argument, in their order; ``on_end`` is called as each ends.
+
+    One process, or one argument, stays in this process; else as :func:`spread`. Raises KeyboardInterrupt after
+    Ctrl-C, also where the function notes it by finding None.
+    """
+    alone = num_processes == 1 or len(arguments) == 1
+    ended = enumerate(map(function, arguments)) if alone else spread(function, arguments, num_processes)
+    found: dict[int, Found] = {}
+    for place, outcome in ended:
+        if outcome is None:
+            raise KeyboardInterrupt
+        found[place] = outcome
+        if on_end is not None:
+            on_end()
+    return [found[place] for place in range(len(arguments))]
 
 
 def _with_place(function: Callable[[Argument], Found], place: int, argument: Argument) -> tuple[int, Found]:

@@ -12,7 +12,7 @@ from servsim.scenario import load_scenario
 from servsim.setup import Setup
 from servsim.simulation import simulate
 from servsim.sweep import Failure
-from servsim.sweep.processes import spread
+from servsim.sweep.processes import all_of
 from servsim.validation.claim import Claim, Finding, Measured, Verdict, together
 
 __all__ = ["Reproduction", "Trial", "plan_trials", "reproduce", "run_trial"]
@@ -88,18 +88,10 @@ def reproduce(
     Raises ServsimError before anything runs where a claim's scenario makes no sense, KeyboardInterrupt after Ctrl-C.
     """
     trials = [trial for claim in claims for trial in plan_trials(claim, num_seeds, overrides)]
-    alone = num_processes == 1 or len(trials) == 1
-    ended = enumerate(map(run_trial, trials)) if alone else spread(run_trial, trials, num_processes)
-    outcomes: dict[int, Mapping[str, float] | Failure] = {}
-    for place, outcome in ended:
-        if outcome is None:
-            raise KeyboardInterrupt
-        outcomes[place] = outcome
-        if on_end is not None:
-            on_end()
+    outcomes: list[Mapping[str, float] | Failure] = all_of(run_trial, trials, num_processes, on_end)
     by_claim: dict[str, list[tuple[Trial, Mapping[str, float] | Failure]]] = {claim.name: [] for claim in claims}
-    for place, trial in enumerate(trials):
-        by_claim[trial.claim.name].append((trial, outcomes[place]))
+    for trial, outcome in zip(trials, outcomes, strict=True):
+        by_claim[trial.claim.name].append((trial, outcome))
     return [_judged(claim, num_seeds * claim.repeats, by_claim[claim.name]) for claim in claims]
 
 

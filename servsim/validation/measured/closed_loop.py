@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from servsim.simulation import Result
-from servsim.validation.measured.figures_of_a_run import latencies
+from servsim.validation.measured.figures_of_a_run import mean_latencies
 from servsim.validation.measured.reading import filled, read_table
 from servsim.validation.measured.run import Dataset, MeasuredRun, Role, Target
 
@@ -82,17 +80,12 @@ def _length(tokens: int, *, drawn: bool) -> Any:
     return {"distribution": "uniform", "min": int(0.8 * tokens), "max": tokens}
 
 
-def _measure(result: Result) -> Mapping[str, float]:
-    figures = latencies(result)
-    return {key: figures[key] for key in ("ttft_mean", "tpot_mean")}
-
-
 CLOSED_LOOP = Dataset(
     name="closed_loop_h100",
     source="NVIDIA AIConfigurator silicon sample (Apache-2.0) and InferenceX dumps",
     folder="closed_loop_h100",
     read=_read,
-    measure=_measure,
+    measure=mean_latencies,
     engines=("trtllm-1.0", "sglang-0.5", "vllm-0.12", "vllm-0.11"),
     fitted_on="rows at TP 4 that carry no prediction of AIConfigurator",
     targets=(

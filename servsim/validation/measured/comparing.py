@@ -15,7 +15,7 @@ from servsim.scenario import load_scenario
 from servsim.setup import Setup
 from servsim.simulation import simulate
 from servsim.sweep import Failure
-from servsim.sweep.processes import spread
+from servsim.sweep.processes import all_of
 from servsim.validation.measured.datasets import DATASETS
 from servsim.validation.measured.run import MeasuredRun
 from servsim.validation.measured.watching import Curves, watched
@@ -58,17 +58,9 @@ def compare_runs(
     runs: Sequence[MeasuredRun], num_processes: int | None = None, on_end: Callable[[], None] | None = None
 ) -> tuple[list[Comparison], list[Failure]]:
     """All runs, in their order, and those that failed. Raises KeyboardInterrupt after Ctrl-C."""
-    ended = enumerate(map(compare_run, runs)) if num_processes == 1 else spread(compare_run, runs, num_processes)
-    found: dict[int, Comparison | Failure] = {}
-    for place, outcome in ended:
-        if outcome is None:
-            raise KeyboardInterrupt
-        found[place] = outcome
-        if on_end is not None:
-            on_end()
-    in_order = [found[place] for place in sorted(found)]
-    compared = [one for one in in_order if isinstance(one, Comparison)]
-    return compared, [one for one in in_order if isinstance(one, Failure)]
+    found = all_of(compare_run, runs, num_processes, on_end)
+    compared = [one for one in found if isinstance(one, Comparison)]
+    return compared, [one for one in found if isinstance(one, Failure)]
 
 
 def _compared(run: MeasuredRun) -> Comparison | None:

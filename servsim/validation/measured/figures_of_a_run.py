@@ -8,7 +8,7 @@ import numpy as np
 
 from servsim.simulation import Result
 
-__all__ = ["latencies", "throughput"]
+__all__ = ["latencies", "mean_latencies", "throughput"]
 
 _SHARES = {"p50": 50, "p90": 90, "p99": 99}
 
@@ -25,6 +25,12 @@ def latencies(result: Result, *, skip: int = 0) -> Mapping[str, float]:
         figures[f"{name}_mean"] = float(np.mean(values))
         figures |= {f"{name}_{key}": float(np.percentile(values, share)) for key, share in _SHARES.items()}
     return figures
+
+
+def mean_latencies(result: Result) -> Mapping[str, float]:
+    """The means of TTFT and TPOT: all that some measurements tell."""
+    figures = latencies(result)
+    return {key: figures[key] for key in ("ttft_mean", "tpot_mean")}
 
 
 def throughput(result: Result, *, skip: int = 0) -> float:

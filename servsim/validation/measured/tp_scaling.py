@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from servsim.errors import ScenarioError
-from servsim.simulation import Result
-from servsim.validation.measured.figures_of_a_run import latencies
+from servsim.validation.measured.figures_of_a_run import mean_latencies
 from servsim.validation.measured.reading import filled, read_table
 from servsim.validation.measured.run import Dataset, MeasuredRun, Role, Target
 
@@ -56,17 +54,12 @@ def _run(row: dict[Any, Any], trace: Path) -> MeasuredRun:
     return MeasuredRun(row["run"], TP_SCALING.name, f"{_MODELS[row['model']]} TP{tp}", role, scenario, measured)
 
 
-def _measure(result: Result) -> Mapping[str, float]:
-    figures = latencies(result)
-    return {key: figures[key] for key in ("ttft_mean", "tpot_mean")}
-
-
 TP_SCALING = Dataset(
     name="vllm_0.6_tp_scaling",
     source="APEX+ (MIT)",
     folder="vllm_0.6_tp_scaling",
     read=_read,
-    measure=_measure,
+    measure=mean_latencies,
     engines=("vllm-0.6",),
     fitted_on="Llama-3.1-70B at TP 4",
     targets=tuple(Target(("tpot_mean",), "median", 0.10, where=f"TP{tp}") for tp in (2, 4, 8)),
