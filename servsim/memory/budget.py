@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from servsim.errors import CapacityError
 from servsim.hardware import Device
-from servsim.model import DTYPE_BYTES, ModelShape
+from servsim.model import DTYPE_BYTES
+from servsim.model.stages import Stage
 from servsim.model.weights import Quantization
 from servsim.units import format_bytes
 
@@ -53,7 +54,7 @@ class MemoryBudget:
 
 def kv_budget(
     device: Device,
-    shape: ModelShape,
+    stage: Stage,
     *,
     tensor_parallel_size: int,
     dtype: str,
@@ -66,13 +67,14 @@ def kv_budget(
     num_blocks: int | None = None,
     stored_share: float = 1.0,
 ) -> MemoryBudget:
-    """The budget of each of ``tensor_parallel_size`` devices; ``num_blocks`` overrides what would be derived.
+    """The budget of each of the ``tensor_parallel_size`` devices that hold a stage of a network, mostly its only one.
 
-    ``stored_share`` of the KV's bytes stay on the device where KV is compressed.
+    ``num_blocks`` overrides what would be derived. ``stored_share`` of the KV's bytes stay on the device where KV is
+    compressed.
 
     Raises CapacityError with the numbers when the weights do not fit, or nothing is left for KV.
     """
-    item = DTYPE_BYTES[dtype]
+    shape, item = stage.shape, DTYPE_BYTES[dtype]
     widest = shape.intermediate_size if shape.num_dense_layers else 0
     if shape.moe is not None:
         routed = shape.moe.num_experts_per_tok * shape.moe.moe_intermediate_size
@@ -81,15 +83,15 @@ def kv_budget(
     budget = MemoryBudget(
         device_bytes=device.memory_bytes,
         gpu_memory_utilization=gpu_memory_utilization,
-        weight_bytes=shape.weight_bytes(dtype, quantization, tensor_parallel_size),
-        activation_bytes=int(max_num_batched_tokens * per_token) + max_num_seqs * shape.vocab_size * 4,
+        weight_bytes=stage.weight_bytes(dtype, quantization, tensor_parallel_size),
+        activation_bytes=int(max_num_batched_tokens * per_token) + max_num_seqs * shape.vocab_size * 4 * stage.last,
         runtime_bytes=RUNTIME_BYTES,
         kv_bytes_per_token=max(1, int(shape.kv_bytes_per_token(kv_dtype, tensor_parallel_size) * stored_share)),
         block_size=block_size,
         num_blocks=num_blocks or 0,
         given=num_blocks is not None,
     )
-    _check_fit(budget, device, shape, tensor_parallel_size)
+    _check_fit(budget, device, stage, tensor_parallel_size)
     if num_blocks is not None:
         return budget
     derived = budget.kv_bytes // budget.block_bytes
@@ -105,17 +107,19 @@ def kv_budget(
     )
 
 
-def _check_fit(budget: MemoryBudget, device: Device, shape: ModelShape, tensor_parallel_size: int) -> None:
+def _check_fit(budget: MemoryBudget, device: Device, stage: Stage, tensor_parallel_size: int) -> None:
     """With ``num_blocks`` given the weights alone must fit; the user vouches for the rest."""
     left = device.memory_bytes - budget.weight_bytes if budget.given else budget.kv_bytes
     if left > 0:
         return
     needed = budget.weight_bytes + (0 if budget.given else budget.activation_bytes + budget.runtime_bytes)
+    whole = stage.first and stage.last
+    what = stage.shape.name if whole else f"a stage of {stage.shape.name} ({stage.shape.num_hidden_layers} layers)"
     raise CapacityError(
-        f"{shape.name} does not fit {device.name} with tensor_parallel_size {tensor_parallel_size}: "
+        f"{what} does not fit {device.name} with tensor_parallel_size {tensor_parallel_size}: "
         f"weights {format_bytes(budget.weight_bytes)}, {format_bytes(needed)} in all, of "
         f"{format_bytes(budget.usable_bytes)} "
         f"({budget.gpu_memory_utilization:g} of {format_bytes(device.memory_bytes)})",
         place="instance",
-        remedy="raise tensor_parallel_size, quantize, or use a larger device",
+        remedy="raise tensor_parallel_size or pipeline_parallel_size, quantize, or use a larger device",
     )

@@ -97,20 +97,29 @@ class StepOperators:
 
 
 def step_operators(
-    shape: ModelShape, tensor_parallel_size: int, dtype: str, quantization: Quantization, kv_dtype: str
+    shape: ModelShape,
+    tensor_parallel_size: int,
+    dtype: str,
+    quantization: Quantization,
+    kv_dtype: str,
+    *,
+    first: bool = True,
+    last: bool = True,
 ) -> StepOperators:
     """The operators of a decoder-only network, kernels fused as current engines fuse them.
 
     A layer is: norm (with the residual), qkv projection, rotary embedding with the write of KV, attention, output
     projection, norm, MLP (up and gate in one product, activation, down) or routed experts. fp8 and int4 shrink the
     linear layers; attention and the LM head stay in ``dtype``. Parallelism is Megatron's: two all-reduces a
-    layer and one for the vocabulary-parallel embedding.
+    layer and one for the vocabulary-parallel embedding. Of a pipeline's stages only the ``first`` looks up the
+    embedding, and the ``last`` normalises, projects to the vocabulary and samples.
     """
     builder = _Builder(shape, tensor_parallel_size, dtype, quantization)
     tp, item = tensor_parallel_size, DTYPE_BYTES[dtype]
+    layers = shape.num_hidden_layers
     per_token = [
-        builder.elementwise("embedding", 1, 2 * shape.hidden_size),
-        builder.elementwise("norm", 2 * shape.num_hidden_layers + 1, 4 * shape.hidden_size),
+        *([builder.elementwise("embedding", 1, 2 * shape.hidden_size)] if first else []),
+        builder.elementwise("norm", 2 * layers + last, 4 * shape.hidden_size),
         *(builder.latent_projections() if shape.mla else builder.projections()),
         *builder.mlps(),
     ]
@@ -119,8 +128,9 @@ def step_operators(
         builder.gemm("lm_head", 1, shape.hidden_size, vocabulary, quantized=False),
         RowOperator("sampling", "elementwise", dtype, 1, 0.0, 0.0, shape.vocab_size * (item + 2 * _LOGIT_BYTES)),
     ]
-    exchange = AllReduce(2 * shape.num_hidden_layers + 1, tp, shape.hidden_size * item) if tp > 1 else None
-    return StepOperators(tuple(per_token), tuple(per_emitted), _attention(shape, tp, dtype, kv_dtype), exchange)
+    exchange = AllReduce(2 * layers + first, tp, shape.hidden_size * item) if tp > 1 else None
+    attention = _attention(shape, tp, dtype, kv_dtype)
+    return StepOperators(tuple(per_token), tuple(per_emitted) if last else (), attention, exchange)
 
 
 def _attention(shape: ModelShape, tp: int, dtype: str, kv_dtype: str) -> Attention:

@@ -38,17 +38,22 @@ class WeightGroup(NamedTuple):
     quantizable: bool  # a linear layer that fp8 and int4 checkpoints shrink
 
 
-def weight_groups(shape: ModelShape, tensor_parallel_size: int = 1) -> tuple[WeightGroup, ...]:
+def weight_groups(
+    shape: ModelShape, tensor_parallel_size: int = 1, *, first: bool = True, last: bool = True
+) -> tuple[WeightGroup, ...]:
     """Every weight of a network, once; the groups without weights are left out.
+
+    Of the layers of a pipeline's stage only the ``first`` has the embedding, and the ``last`` the final norm
+    and the LM head: if that is tied to the embedding, a copy of it.
 
     Linear layers and vocabulary tables are split over ``tensor_parallel_size`` devices, as Megatron-LM
     and vLLM split them; norms, the router, position tables and MLA's compressing projections are copied.
     """
     groups = [
-        *_vocabulary(shape, tensor_parallel_size),
+        *_vocabulary(shape, tensor_parallel_size, first, last),
         *_attention(shape, tensor_parallel_size),
         *_mlps(shape, tensor_parallel_size),
-        _norms(shape),
+        _norms(shape, last),
     ]
     return tuple(group for group in groups if group.elements)
 
@@ -83,10 +88,10 @@ def _copied(name: str, elements: int, *, quantizable: bool = False) -> WeightGro
     return WeightGroup(name, elements, elements, quantizable)
 
 
-def _vocabulary(shape: ModelShape, tensor_parallel_size: int) -> list[WeightGroup]:
+def _vocabulary(shape: ModelShape, tensor_parallel_size: int, first: bool, last: bool) -> list[WeightGroup]:
     table = _split("embedding", shape.vocab_size * shape.hidden_size, tensor_parallel_size)._replace(quantizable=False)
-    groups = [table, _copied("embedding", shape.learned_positions * shape.hidden_size)]
-    if not shape.tie_word_embeddings:
+    groups = [table, _copied("embedding", shape.learned_positions * shape.hidden_size)] if first else []
+    if last and not (first and shape.tie_word_embeddings):
         groups.append(table._replace(name="lm_head"))
     return groups
 
@@ -144,11 +149,11 @@ def _mlps(shape: ModelShape, tensor_parallel_size: int) -> list[WeightGroup]:
     return groups
 
 
-def _norms(shape: ModelShape) -> WeightGroup:
+def _norms(shape: ModelShape, last: bool) -> WeightGroup:
     per_layer = 2 * shape.hidden_size
     if shape.qk_norm:
         per_layer += 2 * shape.head_dim
     if shape.mla is not None:
         per_layer += shape.mla.kv_lora_rank + (shape.mla.q_lora_rank or 0)
-    elements = shape.num_hidden_layers * per_layer + shape.hidden_size
+    elements = shape.num_hidden_layers * per_layer + shape.hidden_size * last
     return _copied("norms", elements * (2 if shape.norm_bias else 1))

@@ -12,6 +12,7 @@ from servsim.errors import CapacityError
 from servsim.hardware import load_device
 from servsim.memory.budget import RUNTIME_BYTES, MemoryBudget, kv_budget
 from servsim.model import load_model
+from servsim.model.stages import Stage
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
@@ -35,7 +36,7 @@ def budget(device: str, model: str, tp: int = 1, **settings: Any) -> MemoryBudge
     }
     return kv_budget(
         load_device(ROOT / "hardware" / f"{device}.yaml"),
-        load_model(ROOT / "models" / f"{model}.yaml"),
+        Stage(load_model(ROOT / "models" / f"{model}.yaml")),
         tensor_parallel_size=tp,
         **{**defaults, **settings},
     )
@@ -90,7 +91,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers() -> None:
     assert "llama-3.1-70b does not fit" in message
     assert "tensor_parallel_size 1" in message
     assert "weights 131.4" in message and "GiB" in message
-    assert "raise tensor_parallel_size, quantize, or use a larger device" in message
+    assert "raise tensor_parallel_size or pipeline_parallel_size, quantize" in message
 
 
 def test_weights_that_do_not_fit_are_refused_even_with_given_blocks() -> None:
