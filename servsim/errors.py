@@ -70,13 +70,14 @@ def _rebuild(kind: type[ServsimError], message: str, place: str | None, remedy: 
 def suggestion(found: str, known: Iterable[str]) -> str:
     """The remedy for an unknown name: the closest known one, or all of them.
 
-    >>> suggestion("fcsf", ["fcfs", "sjf"])
-    "did you mean 'fcfs'?"
+    >>> suggestion("fcsf", ["fcfs", "sjf"]), suggestion("FCFS", ["fcfs", "sjf"])
+    ("did you mean 'fcfs'?", "did you mean 'fcfs'?")
     >>> suggestion("zzz", ["sjf", "fcfs"])
     'known are: fcfs, sjf'
     """
     names = sorted(known)
-    close = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
+    in_small_letters = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(found.lower(), in_small_letters, n=1, cutoff=0.6)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"did you mean '{in_small_letters[close[0]]}'?"
     return f"known are: {', '.join(names)}" if names else "none are known"

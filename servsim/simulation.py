@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,12 @@ from simpy.core import StopSimulation
 
 from servsim.clock import FIRST, schedule_at
 from servsim.cluster.routers import Router
+from servsim.cluster.virtual_engines import VirtualEngines
+from servsim.cost.pipelined import PipelinedCost
 from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance
 from servsim.engine.parts import Parts
+from servsim.engine.pipeline import Lane, Pipeline
 from servsim.errors import CapacityError, ScenarioError, SimulationError, suggestion
 from servsim.metrics import derive, summarise
 from servsim.records import Recorder, Records
@@ -63,11 +66,13 @@ class Simulation:
         with _placed(scenario, "instance", "scheduler", "predictor"):
             self._predictor: Predictor = predictor.plug_in(predictor.parameters, streams.get("predictor"))
             self._predictor.prepare(self.stream)
-        self.instances: list[Instance] = []
+        self.instances: list[Instance] = []  # virtual engines counted one by one
+        self._targets: list[Instance | VirtualEngines] = []  # what the router chooses from
         self.source = Source(self.env, self.stream, self._submit)
         on_end = self.source.ended if self.source.closed else None
-        for index in range(scenario.instances):
-            self.instances.append(Instance(self.env, index, self._parts(index, streams), on_end))
+        for _ in range(scenario.instances):
+            engines = self._engines(streams, on_end)
+            self._targets.append(engines[0] if len(engines) == 1 else VirtualEngines(engines))
 
     @property
     def ended_requests(self) -> int:
@@ -87,15 +92,24 @@ class Simulation:
         return self.recorder.records(self.stream.tenants, self.stream.slo_classes, notes, bool(interrupts))
 
     def _submit(self, request: Request) -> None:
-        instances = self.instances
-        chosen = self._router.choose(request, instances, self.env.now) if len(instances) > 1 else 0
-        if not 0 <= chosen < len(instances):
-            raise SimulationError(
-                f"the router {self.scenario.router.policy} chose instance {chosen} of {len(instances)}"
-            )
-        instances[chosen].submit(request)
+        targets = self._targets
+        chosen = self._router.choose(request, targets, self.env.now) if len(targets) > 1 else 0
+        if not 0 <= chosen < len(targets):
+            raise SimulationError(f"the router {self.scenario.router.policy} chose instance {chosen} of {len(targets)}")
+        targets[chosen].submit(request)
 
-    def _parts(self, index: int, streams: Streams) -> Parts:
+    def _engines(self, streams: Streams, on_end: Callable[[Request, bool], None] | None) -> list[Instance]:
+        """One more instance: an engine, or the virtual engines that share its pipeline."""
+        pipeline = Pipeline(self.cost) if isinstance(self.cost, PipelinedCost) else None
+        engines: list[Instance] = []
+        for _ in range(self.scenario.instance.pipeline_parallel_size):
+            index = len(self.instances)
+            lane = None if pipeline is None else pipeline.lane(index)
+            engines.append(Instance(self.env, index, self._parts(index, streams, lane), on_end))
+            self.instances.append(engines[-1])
+        return engines
+
+    def _parts(self, index: int, streams: Streams, lane: Lane | None) -> Parts:
         spec = self.scenario.instance
         running, cost = Running(), self.cost
 
@@ -124,7 +138,7 @@ class Simulation:
             policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
             spec.stepping == "single", frontend.time_s if frontend.takes_time else None,
             spec.memory.prefix_hit_fraction,
-            self.setup.read_bounds(memory), spec.memory.compression.scanned, swap_space,
+            self.setup.read_bounds(memory), spec.memory.compression.scanned, swap_space, lane,
         )  # fmt: skip
 
     def _policy(self, surroundings: Surroundings) -> Policy:

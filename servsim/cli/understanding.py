@@ -103,6 +103,9 @@ def _device(device: Device, scenario: Scenario) -> list[Row]:
         ("peaks", ", ".join(f"{dtype} {format_si(flops, 'FLOP/s')}" for dtype, flops in peaks.items())),
         ("tensor_parallel_size", str(scenario.instance.tensor_parallel_size)),
     ]
+    stages = scenario.instance.pipeline_parallel_size
+    if stages > 1:
+        rows.append(("pipeline_parallel_size", str(stages), "as many virtual engines take turns on the stages"))
     if device.interconnect is not None:
         link = format_si(device.interconnect.bandwidth_bytes_per_s, "B/s")
         rows.append(("interconnect", f"{device.interconnect.name}, {link} a direction"))
@@ -116,7 +119,11 @@ def _memory(setup: Setup) -> list[Row]:
     activations = (
         f"a step of {scheduler.max_num_batched_tokens:,} tokens, logits of {scheduler.max_num_seqs:,} sequences"
     )
-    rows: list[Row] = [
+    rows: list[Row] = []
+    if len(setup.stages) > 1:
+        layers = ", ".join(str(stage.shape.num_hidden_layers) for stage in setup.stages)
+        rows.append(("stages", f"{layers} layers", "the devices of the fullest stage follow"))
+    rows += [
         ("usable", format_bytes(budget.usable_bytes), usable),
         ("- weights", format_bytes(budget.weight_bytes)),
         ("- activations", format_bytes(budget.activation_bytes), activations),
@@ -126,6 +133,10 @@ def _memory(setup: Setup) -> list[Row]:
         ("a block", format_bytes(budget.block_bytes), f"{budget.block_size} tokens (block_size)"),
         ("blocks", f"{budget.num_blocks:,}", _blocks(setup)),
     ]
+    engines = setup.scenario.instance.pipeline_parallel_size
+    if engines > 1:
+        share = f"an equal share for each of {engines} virtual engines; what follows is one's"
+        rows.append(("blocks of one", f"{budget.num_blocks // engines:,}", share))
     memory = setup.allocator()
     if memory.block_size != budget.block_size:
         rows.append((
@@ -133,7 +144,7 @@ def _memory(setup: Setup) -> list[Row]:
             f"{memory.block_size:,} tokens each: the allocator {setup.scenario.instance.memory.allocator} cuts its own",
         ))  # fmt: skip
     else:
-        null_block = isinstance(memory, PagedAllocator) and memory.total_blocks == budget.num_blocks - 1
+        null_block = isinstance(memory, PagedAllocator) and memory.total_blocks == budget.num_blocks // engines - 1
         why = "one block is vLLM's null block, and holds nothing" if null_block else ""
         rows.append(("usable blocks", f"{memory.total_blocks:,}", why))
     rows.append(("KV capacity", f"{memory.total_blocks * memory.block_size:,} tokens"))

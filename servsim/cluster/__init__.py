@@ -1,5 +1,6 @@
 """Several instances: routers and pools."""
 
-from servsim.cluster.routers import RandomRouter, RoundRobin, Router
+from servsim.cluster.routers import Observed, RandomRouter, RoundRobin, Router
+from servsim.cluster.virtual_engines import VirtualEngines
 
-__all__ = ["RandomRouter", "RoundRobin", "Router"]
+__all__ = ["Observed", "RandomRouter", "RoundRobin", "Router", "VirtualEngines"]

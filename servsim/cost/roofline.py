@@ -21,7 +21,7 @@ _Pieces = tuple[list[float], list[Piece]]
 
 
 class RooflineCost:
-    """All operators on one kind of device, one after the other.
+    """All operators of a network, or of a pipeline's stage, on one kind of device, one after the other.
 
     Everything but decode attention depends on how many tokens (or emitting sequences) a step has, and is
     computed once for each such number. Decode attention grows with the summed context, so a decode
@@ -30,7 +30,7 @@ class RooflineCost:
     apart; decode attention over contexts of unequal length takes ``ragged_attention`` times as long as over equal
     ones, which is what kernel tables measure.
 
-    Not modelled here: KV that stays in the L2 between steps (weights flush it), pipeline parallelism.
+    Not modelled here: KV that stays in the L2 between steps (weights flush it).
     """
 
     def __init__(
@@ -169,7 +169,8 @@ class RooflineCost:
 
     def _operator_s(self, law: RowLaw, rows: int) -> float:
         if law.outside(rows):
-            self._count(law.operator.kind)
+            # Apart from other products: a vocabulary is wider than any that was measured, whatever the batch.
+            self._count("lm_head" if law.operator.name == "lm_head" else law.operator.kind)
         return law.time_s(rows)
 
     def _all_reduce_s(self, tokens: int) -> float:

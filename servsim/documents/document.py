@@ -23,13 +23,15 @@ class Document:
 
     ``path`` is None for data that came from Python. ``lines`` leads from a key path to its line,
     counted from 1. ``overrides`` holds what was set from the command line, by key path, as it was
-    written (``--set a.b=1``), and ``includes`` the documents that stand in place of a part.
+    written (``--set a.b=1``), ``made`` the parts that came to be only since something in them was set, and
+    ``includes`` the documents that stand in place of a part.
     """
 
     path: Path | None
     data: Any
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
+    made: Mapping[KeyPath, str] = field(default_factory=dict)
     includes: Mapping[KeyPath, Document] = field(default_factory=dict)
 
     @property
@@ -44,7 +46,7 @@ class Document:
         """
         for length in range(len(path), -1, -1):
             written = path[:length]
-            if text := self._override(written):
+            if text := self.overrides.get(written) or self.made.get(written):
                 return text if path in self.overrides else f"{text}: {dotted(path)}"
             if written in self.includes:
                 return self.includes[written].place(path[length:])
@@ -52,12 +54,6 @@ class Document:
                 where = f"{self.name}:{self.lines[written]}"
                 return f"{where}: {dotted(path)}" if path else where
         return f"{self.name}: {dotted(path)}" if path else self.name
-
-    def _override(self, path: KeyPath) -> str | None:
-        """The override of a part, or the one that brought it about by setting something in it."""
-        if path in self.overrides or path in self.includes or path in self.lines or not path:
-            return self.overrides.get(path)
-        return next((text for key, text in self.overrides.items() if key[: len(path)] == path), None)
 
     def order(self, path: KeyPath) -> tuple[int, int]:
         """A sort key that puts places in the order of reading: what was set last comes first."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from servsim.documents.document import Document, KeyPath
+from servsim.documents.document import Document, KeyPath, dotted
 from servsim.errors import ScenarioError, suggestion
 
 __all__ = ["found", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_DEEPEST = 6  # keys below keys: no document goes deeper
+_FEW_PLACES = 3  # a key that stands in more is no hint
 
 
 def validate(model: type[Model], data: Any, *, document: Document | None, prefix: KeyPath = ()) -> Model:
@@ -73,7 +77,7 @@ def _complaint(model: type[BaseModel], data: Any, detail: ErrorDetails) -> _Comp
         return _Complaint((*path, *at), context["message"], context["remedy"] or None, False, False)
     message, remedy = _worded(detail)
     if kind == "extra_forbidden":
-        remedy = suggestion(str(path[-1]), _known_keys(model, detail["loc"][:-1]))
+        remedy = _unknown_key(model, path, detail["loc"][:-1])
     if kind == "union_tag_invalid":
         path = (*path, context["discriminator"].strip("'"))
     wrong_type = kind.endswith("_type") or kind == "literal_error"
@@ -118,6 +122,27 @@ def _leads_on(data: Any, part: str | int) -> bool:
     return isinstance(data, dict) and part in data
 
 
+def _unknown_key(model: type[BaseModel], path: KeyPath, location: tuple[str | int, ...]) -> str:
+    """The key that was meant, its right place where it stands in another one, or all that are known here."""
+    key = str(path[-1])
+    remedy = suggestion(key, _known_keys(model, location))
+    places = set(_places(model, key))
+    # Where its place is right, but for another kind of the same part, the keys of this kind are what helps.
+    if remedy.startswith("did you mean") or path in places or not 0 < len(places) <= _FEW_PLACES:
+        return remedy
+    return f"write it in its place: {' or '.join(sorted(map(dotted, places)))}"
+
+
+def _places(model: type[BaseModel], key: str, within: KeyPath = ()) -> Iterator[KeyPath]:
+    """Where a key of that name stands in a document of this model, lists and free mappings aside."""
+    if key in model.model_fields:
+        yield (*within, key)
+    if len(within) < _DEEPEST:
+        for name, field in model.model_fields.items():
+            for inner in _models_in(field.annotation, containers=False):
+                yield from _places(inner, key, (*within, name))
+
+
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> Iterator[str]:
     candidates = [model]
     for part in location:
@@ -130,11 +155,14 @@ def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> Iter
         yield from one.model_fields
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models_in(annotation: Any, *, containers: bool = True) -> Iterator[type[BaseModel]]:
+    """Every schema that an annotation names; without ``containers`` not those of the items in lists and mappings."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+    if not containers and get_origin(annotation) in (dict, list, tuple):
+        return
     for argument in get_args(annotation):
-        yield from _models_in(argument)
+        yield from _models_in(argument, containers=containers)
 
 
 def _is_branch(model: type[BaseModel], label: str | int) -> bool:
@@ -175,6 +203,8 @@ def _quoted(listed: str) -> list[str]:
 
 def _retyped(kind: str, value: Any) -> str | None:
     if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type"):
+        if kind != "bool_type" and re.fullmatch(r"-?[\d.]+ *[a-zA-Zµ%/]+", value):
+            return "write the number alone: units stand in the names of keys"
         number = value.replace("_", "").replace(",", "")
         try:
             plain = float(number)

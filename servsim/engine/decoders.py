@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from servsim.cost.cost_model import CostModel
+from typing import Protocol
+
 from servsim.cost.stride import Stride
 from servsim.engine.completions import Completions
 from servsim.engine.parts import Parts
@@ -10,7 +11,22 @@ from servsim.engine.reading import Reading
 from servsim.memory.kept import KvBounds
 from servsim.request import Sequence
 
-__all__ = ["Decoders"]
+__all__ = ["DecodeStrides", "Decoders"]
+
+
+class DecodeStrides(Protocol):
+    """The part of a cost model that tells of decode steps; see :class:`servsim.cost.cost_model.CostModel`."""
+
+    def decode_stride(
+        self,
+        start_s: float,
+        decoders: int,
+        context_tokens: float,
+        growing: float | None = None,
+        shared_tokens: int = 0,
+    ) -> Stride:
+        """Equal steps of so many sequences, the first of which begins at ``start_s``."""
+        ...
 
 
 class Decoders:
@@ -64,7 +80,7 @@ class Decoders:
             return read + self._scan_share * (running.context_tokens + running.decoders)
         return read
 
-    def stride(self, cost: CostModel, now_s: float) -> Stride:
+    def stride(self, cost: DecodeStrides, now_s: float) -> Stride:
         """Steps of all of them, anchored now."""
         decoders, reading = self._running.decoders, self._reading
         if reading is None and not self._memory.shared_tokens:

@@ -13,6 +13,7 @@ from servsim.engine.decoders import Decoders
 from servsim.engine.exposed import exposed_step
 from servsim.engine.intake import Intake
 from servsim.engine.observation import Observation
+from servsim.engine.pace import Pace
 from servsim.engine.parts import Parts
 from servsim.engine.pauses import Pauses
 from servsim.engine.swapping import Swapping
@@ -40,7 +41,6 @@ class Instance:
         self.policy = parts.policy
         self.running = parts.running
         self.memory = parts.memory
-        self.cost = parts.cost
         self._predictor = parts.predictor
         self._facts = parts.facts
         self._single = parts.single_stepping
@@ -58,7 +58,9 @@ class Instance:
             self._swapping = Swapping(env, parts, parts.swap_space, self._transfer_ended)
         self._decoders = Decoders(parts)
         self._completions = self._decoders.completions
-        self._hits_stated = parts.prefix_hit_fraction > 0
+        self._pace = Pace(parts, self._decoders)
+        if parts.lane is not None:
+            parts.lane.cut = self._cut_at
         self._pauses = Pauses(parts.facts)
         self._admissions = 0
         self._idle: simpy.Event | None = None
@@ -110,6 +112,11 @@ class Instance:
     def report(self) -> dict[str, float]:
         """What happened to KV, in numbers that can be added up over instances."""
         return {**self.memory.report(), **({} if self._swapping is None else self._swapping.space.report())}
+
+    @property
+    def num_unfinished(self) -> int:
+        """How many requests have arrived and not ended."""
+        return len(self._intake.requests)
 
     def unfinished(self) -> list[tuple[Sequence, Request]]:
         """What has not ended, in the order in which it was queued."""
@@ -163,6 +170,7 @@ class Instance:
     def _sleep(self) -> simpy.Event:
         """Nothing to do until something arrives or the policy's timer rings; raises if something waits for nothing."""
         self._idle = idle = simpy.Event(self.env)
+        self._pace.sleep()
         if len(self._intake.requests) > self._intake.predicting:
             timer_s = self.policy.timer_s()
             if not self.env.now < timer_s < float("inf"):
@@ -279,26 +287,14 @@ class Instance:
 
     def _stride_of(self, plan: Plan, began_s: float, plain: bool) -> Stride:
         """The stride that this plan goes on with, or a new one: anchored now, or for a step when its copies began."""
-        running = self.running
         if plain:
+            if self._stride is not None and self._steps_done >= self._stride.limit:
+                self._end_stride(0, self.running.decoders)  # another virtual engine woke after the latest commit
             if self._stride is None:
-                self._stride = self._decoders.stride(self.cost, self.env.now)
+                self._stride = self._pace.decode(self.env.now)
                 self._steps_done = 0
             return self._stride
-        chunks = []
-        emitting = 0
-        for one, tokens in plan.prefills:
-            # Of what a prefix cache held, nothing is computed (vLLM counts it as stored before the chunk).
-            end = one.kv_tokens + tokens
-            stored = max(one.kv_tokens, min(one.cached_tokens, end - 1)) if self._hits_stated else one.kv_tokens
-            chunks.append((end - stored, stored))
-            emitting += end == one.total_tokens
-        decoders = running.decoders if plan.decode else 0
-        context_tokens = self._decoders.read_tokens if plan.decode else 0
-        busy = chunks or decoders
-        shared = (self.memory.shared_tokens,) if decoders and self.memory.shared_tokens else ()
-        step_s = self.cost.step_s(chunks, emitting, decoders, context_tokens, *shared) if busy else 0.0
-        self._stride = Stride(began_s, (self.env.now - began_s) + step_s + plan.copy_s)
+        self._stride = self._pace.step(plan, began_s, self.env.now)
         self._steps_done = 0
         return self._stride
 
@@ -325,11 +321,15 @@ class Instance:
         self._boundary = None
 
     def _cut(self, steps_later: int = 0) -> None:
-        """End the stride with the step that is under way now (or later): its wake-up moves to an earlier boundary."""
-        assert self._stride is not None and self._boundary is not None
-        step = max(self._stride.first_end_at_or_after(self.env.now), self._steps_done + 1) + steps_later
-        if step >= self._steps_target:
+        """End the stride with the step that is under way now (or later)."""
+        assert self._stride is not None
+        self._cut_at(max(self._stride.first_end_at_or_after(self.env.now), self._steps_done + 1) + steps_later)
+
+    def _cut_at(self, step: int) -> None:
+        """End the stride with this step of it: its wake-up moves to an earlier boundary."""
+        if self._boundary is None or step >= self._steps_target:
             return
+        assert self._stride is not None
         # A new event takes over the callbacks of the old one, which stays in SimPy's queue and does nothing.
         # Cheaper than an interrupt or a condition: benchmarks/speed.py.
         earlier = simpy.Event(self.env)

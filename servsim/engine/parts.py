@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from servsim.cost.cost_model import CostModel
 from servsim.engine.facts import Facts
+from servsim.engine.pipeline import Lane
 from servsim.memory.allocator import Allocator
 from servsim.memory.kept import KvBounds
 from servsim.memory.swap_space import SwapSpace
@@ -35,3 +36,4 @@ class Parts:
     read_bounds: tuple[KvBounds, ...] = ()  # decode attention reads the least that one of them lets it
     scan_share: float = 0.0  # and of every token in the context such a part of what it reads of a token
     swap_space: SwapSpace | None = None  # where the policy swaps to, if that is a tier of the scenario
+    lane: Lane | None = None  # through the stages of a pipeline, where other virtual engines share them

@@ -77,7 +77,7 @@ class _Figures:
 
     def __init__(self, records: Records, scenario: Scenario) -> None:
         self._records = records
-        self._instances = scenario.instances
+        self._instances = scenario.num_engines
         self._latencies: Latencies = latencies(records)
         self._judgement: Judgement = judge_requests(records, self._latencies, scenario.slo)
         self._gaps = TokenGaps(records)

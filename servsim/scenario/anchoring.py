@@ -24,6 +24,7 @@ _NAME_OR_PATH: frozenset[KeyPath] = frozenset(
         ("instance", "hardware"),
         ("instance", "engine"),
         ("instance", "memory", "compression", "link"),
+        ("instance", "pipeline_link"),
         ("workload",),
     }
 )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from servsim.errors import ScenarioError, suggestion
 
 __all__ = ["KINDS", "RELATIVE", "find", "folder", "is_path", "locate", "names", "shown"]
 
-KINDS = ("engines", "hardware", "models", "scenarios", "workloads")
+KINDS = ("devices", "drives", "engines", "hardware", "links", "models", "scenarios", "workloads")
+"""What can be asked for: the folders of the catalogue, and ``hardware`` by what it is."""
 
 RELATIVE = "a relative path counts from the scenario's file, with --set from the working directory"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_HARDWARE = {"devices": ("cpu", "gpu"), "drives": ("ssd",), "links": ("link",)}  # by the ``kind`` in its file
 _SINGULAR = {
+    "devices": "device",
+    "drives": "drive",
     "engines": "engine",
     "hardware": "hardware",
+    "links": "link",
     "models": "model",
     "scenarios": "scenario",
     "workloads": "workload",
@@ -30,25 +36,25 @@ def folder(kind: str) -> Path:
     """
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is no catalogue; catalogues are {', '.join(KINDS)}")
-    checkout = _PACKAGE.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / kind).is_dir():
-        return checkout / kind
-    return _PACKAGE / "catalogue" / kind
+    checkout, name = _PACKAGE.parent, "hardware" if kind in _HARDWARE else kind
+    if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir():
+        return checkout / name
+    return _PACKAGE / "catalogue" / name
 
 
 def names(kind: str) -> list[str]:
     """Every name in a catalogue, sorted; what lies in a subfolder is called ``papers/name``."""
-    return sorted(_files(kind))
+    return sorted(name for name, path in _files(kind).items() if _is_one(path, kind))
 
 
 def find(kind: str, name: str) -> Path:
-    """The absolute path of a catalogue entry.
+    """The absolute path of a catalogue entry; any hardware is found, and whoever reads it says if it is another kind.
 
-    Raises ScenarioError, without a place, that lists the known names.
+    Raises ScenarioError, without a place, that lists the known names of the kind.
     """
     files = _files(kind)
     if name not in files:
-        raise ScenarioError(f"unknown {_SINGULAR[kind]} '{name}'", remedy=suggestion(name, files))
+        raise ScenarioError(f"unknown {_SINGULAR[kind]} '{name}'", remedy=suggestion(name, names(kind)))
     return files[name]
 
 
@@ -85,6 +91,14 @@ def locate(kind: str, reference: str) -> Path:
 def shown(path: Path) -> str:
     """A path for a message: from the working directory where it lies below it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _is_one(path: Path, kind: str) -> bool:
+    """Whether a file says that it is such hardware; whole files, with their grids, are slow to parse."""
+    if kind not in _HARDWARE:
+        return True
+    written = re.search(r"(?m)^kind: *([a-z]+)", path.read_text(encoding="utf-8"))
+    return written is not None and written[1] in _HARDWARE[kind]
 
 
 def _files(kind: str) -> dict[str, Path]:

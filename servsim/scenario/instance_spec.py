@@ -124,6 +124,12 @@ class InstanceSpec(Spec):
     )
     hardware: str = Field(description="The device: a name in the catalogue, or a path.")
     tensor_parallel_size: WholeNumber = Field(1, ge=1, le=4096, description="Devices that share each layer.")
+    pipeline_parallel_size: WholeNumber = Field(
+        1, ge=1, le=1024, description="Stages that share the layers; as many virtual engines take turns on them."
+    )
+    pipeline_link: str | None = Field(
+        None, description="The link between stages: a name in the catalogue, or a path; by default the device's own."
+    )
     scheduler: SchedulerSpec = Field(default_factory=SchedulerSpec, description="Who gets tokens next.")
     memory: MemorySpec = Field(default_factory=MemorySpec, description="Where KV lives.")
     max_model_len: WholeNumber | None = Field(
@@ -139,6 +145,25 @@ class InstanceSpec(Spec):
     frontend: FrontendSpec = Field(
         default_factory=FrontendSpec, description="What happens to a request before the engine has it."
     )
+
+    @model_validator(mode="after")
+    def _check_pipeline(self) -> InstanceSpec:
+        """What a network in stages goes together with."""
+        if self.pipeline_parallel_size == 1:
+            if self.pipeline_link is not None:
+                remedy = "set pipeline_parallel_size, or leave the link out"
+                raise refusal("there is one stage, and nothing to link", remedy=remedy, at=("pipeline_link",))
+            return self
+        at = ("pipeline_parallel_size",)
+        if isinstance(self.cost, FixedCost):
+            raise refusal("constant step times have no stages", remedy="use the law roofline, or one stage", at=at)
+        if self.memory.tiers:
+            remedy = "leave tiers out, or use tensor_parallel_size"
+            raise refusal("tiers below the devices of several stages are not modelled", remedy=remedy, at=at)
+        if self.memory.num_blocks is not None and self.memory.num_blocks // self.pipeline_parallel_size < 2:
+            message = f"{self.memory.num_blocks} blocks for {self.pipeline_parallel_size} virtual engines"
+            raise refusal(message, remedy="each needs two or more", at=("memory", "num_blocks"))
+        return self
 
     @model_validator(mode="after")
     def _check_tiers(self) -> InstanceSpec:

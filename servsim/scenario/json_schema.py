@@ -26,7 +26,7 @@ def scenario_schema() -> dict[str, Any]:
         _describe_plug_ins(spec, parts)
     top = schema["properties"]
     instance = parts["InstanceSpec"]["properties"]
-    for entry, kind in ((top["model"], "models"), (instance["hardware"], "hardware")):
+    for entry, kind in ((top["model"], "models"), (instance["hardware"], "devices")):
         entry["examples"] = catalogue.names(kind)
     _allow_name(top, "router", registry.names("routers"))
     _allow_name(parts["SchedulerSpec"]["properties"], "predictor", registry.names("predictors"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from servsim.documents import Document, load_document
-from servsim.errors import ScenarioError
+from servsim.errors import ScenarioError, suggestion
 from servsim.scenario import catalogue
 from servsim.scenario.anchoring import anchored
 from servsim.scenario.scenario import Scenario, build_scenario
@@ -40,6 +40,8 @@ def load_scenario(
 
 def _file(source: str | Path) -> Path:
     path = Path(source).expanduser()
+    if path.is_dir():
+        raise ScenarioError("this is a folder, not a file", place=str(source), remedy="give the scenario.yaml in it")
     if isinstance(source, Path) or path.exists():
         return path
     name = source.removesuffix(".yaml")
@@ -48,4 +50,8 @@ def _file(source: str | Path) -> Path:
     if catalogue.is_path(source):
         return path  # reading it will say what is wrong with it
     remedy = f"give a file, or one of: {', '.join(shipped)}" if shipped else "give a file"
+    if here := [file for suffix in (".yaml", ".yml") if (file := path.with_name(path.name + suffix)).is_file()]:
+        remedy = f"did you mean '{here[0]}'?"
+    elif (close := suggestion(name, shipped)).startswith("did you mean"):
+        remedy = close
     raise ScenarioError(f"there is no scenario '{source}'", remedy=remedy)

@@ -54,6 +54,11 @@ class Scenario(Spec):
         return catalogue.locate("models", self.model)
 
     @property
+    def num_engines(self) -> int:
+        """Engines of all instances; in a pipeline, the virtual ones."""
+        return self.instances * self.instance.pipeline_parallel_size
+
+    @property
     def hardware_path(self) -> Path:
         """The file of the device; raises ScenarioError where there is none."""
         return catalogue.locate("hardware", self.instance.hardware)
@@ -81,14 +86,14 @@ class Scenario(Spec):
         """The scenario as YAML, defaults written out, that can be loaded again from any directory."""
         return dump_yaml(self.to_dict())
 
-    def with_overrides(self, overrides: Iterable[str]) -> Scenario:
+    def with_overrides(self, overrides: Iterable[str], option: str = "--set") -> Scenario:
         """The same scenario with values replaced, each written ``a.b=value`` as for ``--set``.
 
         Only what the user wrote is carried over, so that another policy brings its own defaults.
-        Raises ScenarioError, placed at ``--set a.b=value`` where the new value is at fault.
+        Raises ScenarioError, placed at ``--set a.b=value`` where the new value is at fault, or at another ``option``.
         """
         source = self._source or Document(None, anchored(self.to_dict(), Path.cwd(), place="scenario"))
-        return build_scenario(source, overrides)
+        return build_scenario(source, overrides, option=option)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Scenario) and self.to_dict() == other.to_dict()
@@ -114,11 +119,13 @@ class Scenario(Spec):
         return self
 
 
-def build_scenario(document: Document, overrides: Iterable[str], *, check_files: bool = True) -> Scenario:
+def build_scenario(
+    document: Document, overrides: Iterable[str], *, option: str = "--set", check_files: bool = True
+) -> Scenario:
     """Check anchored data and turn it into a scenario that remembers where it was written."""
     document = _with_workload_file(document)
     for override in overrides:
-        document = _with_workload_file(with_override(document, override))
+        document = _with_workload_file(with_override(document, override, option))
     if isinstance(document.data, dict) and "name" not in document.data and document.path is not None:
         document = replace(document, data={"name": document.path.stem, **document.data})
     for path, message in _impossible_numbers(document.data, ()):
@@ -161,12 +168,14 @@ def _impossible_numbers(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, st
 
 def _check_files(scenario: Scenario, document: Document) -> None:
     _found(document, ("model",), "models", scenario.model)
-    _found(document, ("instance", "hardware"), "hardware", scenario.instance.hardware)
+    _found(document, ("instance", "hardware"), "devices", scenario.instance.hardware)
     memory = scenario.instance.memory
-    for path, name in tier_references(memory.tiers):
-        _found(document, ("instance", "memory", "tiers", *path), "hardware", name)
+    for path, kind, name in tier_references(memory.tiers):
+        _found(document, ("instance", "memory", "tiers", *path), kind, name)
+    if scenario.instance.pipeline_link is not None:
+        _found(document, ("instance", "pipeline_link"), "links", scenario.instance.pipeline_link)
     if memory.compression.link is not None:
-        _found(document, ("instance", "memory", "compression", "link"), "hardware", memory.compression.link)
+        _found(document, ("instance", "memory", "compression", "link"), "links", memory.compression.link)
     for path, name in files(document.data["workload"], ("workload",)):
         if not Path(name).is_file():
             wrong = "is a folder, not a file" if Path(name).is_dir() else "does not exist"

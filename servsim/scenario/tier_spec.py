@@ -47,9 +47,9 @@ class TierSpec(Spec):
 
     kind: TierKind = Field(description="What it is: cpu, cxl, ssd or remote; by default the tier's name.")
     capacity: Bytes = Field(gt=0, le=_LARGEST, description="How much KV it holds, in bytes, or as text: 512 GiB.")
-    link: str = Field(min_length=1, description="How it is reached: a link in the catalogue of hardware, or a path.")
+    link: str = Field(min_length=1, description="How it is reached: a link (servsim list links), or a path.")
     device: str | None = Field(
-        None, min_length=1, description="The drive: a name in the catalogue of hardware, or a path. An ssd needs one."
+        None, min_length=1, description="The drive (servsim list drives), or a path. An ssd needs one."
     )
 
     @model_validator(mode="after")
@@ -94,9 +94,9 @@ Tiers = Annotated[dict[str, TierSpec], BeforeValidator(_with_kinds), AfterValida
 """Tiers by name, from near to far: what a nearer one has no room for goes to the next."""
 
 
-def tier_references(tiers: Mapping[str, TierSpec]) -> Iterator[tuple[KeyPath, str]]:
-    """Every link and drive that tiers name (a name in the catalogue of hardware, or a path), with its key path."""
+def tier_references(tiers: Mapping[str, TierSpec]) -> Iterator[tuple[KeyPath, str, str]]:
+    """Every link and drive that tiers name: its key path, ``links`` or ``drives``, and the name or path."""
     for name, tier in tiers.items():
-        yield (name, "link"), tier.link
+        yield (name, "link"), "links", tier.link
         if tier.device is not None:
-            yield (name, "device"), tier.device
+            yield (name, "device"), "drives", tier.device

@@ -25,7 +25,8 @@ class Orca(VllmV1Batching):
     Every started sequence is in every iteration; the head of the line joins as soon as its reservation fits
     (:class:`Reservation`), and is not skipped while it does not. An iteration prefills prompts whole, so that
     ``max_num_batched_tokens`` bounds nothing here. Nobody is preempted unless a prediction was too short; then the
-    newest is, by recompute. Orca's several batches in flight under pipeline parallelism are not modelled.
+    newest is, by recompute. One scheduler over several batches in flight is not modelled; see
+    :class:`servsim.cluster.virtual_engines.VirtualEngines`.
 
     Any order may be given, and any admission rule in place of the reservation; with one that knows nothing
     of memory the newest are preempted for it.

@@ -89,10 +89,10 @@ def plans_before_what_an_end_causes(patch: pytest.MonkeyPatch) -> None:
 def anchored_again_at_every_event(patch: pytest.MonkeyPatch) -> None:
     right = Instance._stride_of
 
-    def wrong(self: Instance, plan: Any, began_s: float) -> Stride:
-        if plan.plain:
+    def wrong(self: Instance, plan: Any, began_s: float, plain: bool) -> Stride:
+        if plain:
             self._end_stride(0, self.running.decoders)
-        return right(self, plan, began_s)
+        return right(self, plan, began_s, plain)
 
     patch.setattr(Instance, "_stride_of", wrong)
 

@@ -14,7 +14,7 @@ def scenario(slo="default", warmup_s=0.0, cooldown_s=0.0, instances=1):
     return SimpleNamespace(
         name="made-up",
         seed=7,
-        instances=instances,
+        num_engines=instances,
         slo=bounds if slo == "default" else slo,
         metrics=SimpleNamespace(warmup_s=warmup_s, cooldown_s=cooldown_s),
     )

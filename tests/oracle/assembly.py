@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ import simpy
 from case import Case
 
 from servsim import registry
+from servsim.cluster import VirtualEngines
+from servsim.cost.pipelined import PipelinedCost
 from servsim.cost.stride import Stride
 from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance
 from servsim.engine.parts import Parts
+from servsim.engine.pipeline import Pipeline
 from servsim.memory.surroundings import MemorySurroundings
 from servsim.records import Recorder, Records
 from servsim.request import Request
@@ -55,12 +59,15 @@ class Assembly:
         self.router = registry.resolve("routers", case.router)(None, streams.get("router"))
         self.source = Source(self.env, _stream(case, streams), self._submit)
         on_end = self.source.ended if self.source.closed else None
-        self.instances: list[Instance] = []
-        for index in range(case.instances):
-            parts = self._parts(index, streams, single)
-            if change is not None:
-                change(parts.policy)
-            self.instances.append(Instance(self.env, index, parts, on_end))
+        self.instances: list[Instance] = []  # virtual engines of a pipeline counted one by one
+        self.targets: list[Instance | VirtualEngines] = []
+        for _ in range(case.instances):
+            pipeline = Pipeline(case.cost) if isinstance(case.cost, PipelinedCost) else None
+            engines = [
+                self._instance(streams, single, pipeline, change, on_end)
+                for _ in range(1 if pipeline is None else len(case.cost.stages))
+            ]
+            self.targets.append(engines[0] if pipeline is None else VirtualEngines(engines))
 
     def run(self, after_event: Callable[[], None] | None = None) -> Records:
         """Event by event; a broken engine may go on for ever, and is stopped."""
@@ -81,9 +88,19 @@ class Assembly:
 
     def _submit(self, request: Request) -> None:
         self.submitted += 1
-        several = len(self.instances) > 1
-        chosen = self.router.choose(request, self.instances, self.env.now) if several else 0
-        self.instances[chosen].submit(request)
+        several = len(self.targets) > 1
+        chosen = self.router.choose(request, self.targets, self.env.now) if several else 0
+        self.targets[chosen].submit(request)
+
+    def _instance(
+        self, streams: Streams, single: bool, pipeline: Pipeline | None, change: Any, on_end: Any
+    ) -> Instance:
+        index = len(self.instances)
+        parts = replace(self._parts(index, streams, single), lane=None if pipeline is None else pipeline.lane(index))
+        if change is not None:
+            change(parts.policy)
+        self.instances.append(Instance(self.env, index, parts, on_end))
+        return self.instances[-1]
 
     def _parts(self, index: int, streams: Streams, single: bool) -> Parts:
         case = self.case

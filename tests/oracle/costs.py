@@ -29,7 +29,9 @@ class LinesCost:
     longest: int = 1 << 60  # a stride's limit besides the breakpoints
     calibration = "synthetic"
 
-    def decode_stride(self, start_s: float, decoders: int, context_tokens: int) -> Stride:
+    def decode_stride(
+        self, start_s: float, decoders: int, context_tokens: int, growing: None = None, shared_tokens: int = 0
+    ) -> Stride:
         attended = context_tokens + decoders
         constant, slope = max(self.lines, key=lambda line: (line[0] + line[1] * attended, line[1]))
         steps = self.longest
@@ -40,7 +42,9 @@ class LinesCost:
         first = constant + slope * attended + decoders
         return Stride(start_s, self.unit_s * first, self.unit_s * (slope * decoders), max(1, steps))
 
-    def step_s(self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: int) -> float:
+    def step_s(
+        self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: int, shared_tokens: int = 0
+    ) -> float:
         units = sum(3 * tokens + stored for tokens, stored in chunks) + emitting + decoders
         attended = context_tokens + decoders if decoders else 0
         return self.unit_s * (units + max(constant + slope * attended for constant, slope in self.lines))

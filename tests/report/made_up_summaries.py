@@ -18,7 +18,13 @@ BOUNDS = SimpleNamespace(ttft_s=0.1, tpot_s=0.03, e2e_s=None)
 def scenario(seed=0, slo=BOUNDS, warmup_s=0.0):
     cut = SimpleNamespace(warmup_s=warmup_s, cooldown_s=0.0)
     return SimpleNamespace(
-        name="made-up", seed=seed, instances=1, slo=slo, metrics=cut, model="a-model", to_yaml=lambda: "name: made-up\n"
+        name="made-up",
+        seed=seed,
+        num_engines=1,
+        slo=slo,
+        metrics=cut,
+        model="a-model",
+        to_yaml=lambda: "name: made-up\n",
     )
 
 

@@ -20,7 +20,7 @@ RUN = made_up_run(seed=11, rejected=0.05, preemption=0.1, tenants=("plain", 'quo
 SCENARIO = SimpleNamespace(
     name="made-up",
     seed=1,
-    instances=1,
+    num_engines=1,
     slo=SimpleNamespace(ttft_s=0.2, tpot_s=None, e2e_s=None),
     metrics=SimpleNamespace(warmup_s=0.0, cooldown_s=0.0),
     to_yaml=lambda: "name: made-up\n",

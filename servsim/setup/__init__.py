@@ -1,0 +1,5 @@
+"""What a scenario was understood to mean, before anything runs."""
+
+from servsim.setup.setup import Setup
+
+__all__ = ["Setup"]
