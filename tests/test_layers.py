@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "version"},
-    {"units", "streams", "clock", "registry", "documents"},
+    {"units", "streams", "clock", "registry", "documents", "writing"},
     {"request"},
     {"scenario", "model", "hardware", "records"},
     {"workload", "cost", "memory"},

@@ -71,6 +71,7 @@ def test_our_own_bug_is_no_user_error() -> None:
 
 def test_the_closest_name_is_suggested_or_all_are_listed() -> None:
     assert suggestion("fcsf", ["fcfs", "sjf"]) == "did you mean 'fcfs'?"
+    assert suggestion("FCFS", ["fcfs", "sjf"]) == "did you mean 'fcfs'?"
     assert suggestion("zzz", ["sjf", "fcfs"]) == "known are: fcfs, sjf"
     assert suggestion("zzz", []) == "none are known"
 

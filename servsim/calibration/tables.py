@@ -76,7 +76,11 @@ def _files(path: Path) -> list[Path]:
         return [path]
     files = sorted(file for file in path.glob("*_perf.*") if file.suffix in (".parquet", ".csv"))
     if not files:
-        raise ScenarioError("no *_perf.parquet and no *_perf.csv in this folder", place=str(path))
+        raise ScenarioError(
+            "no *_perf.parquet and no *_perf.csv in this folder",
+            place=str(path),
+            remedy="name the files themselves; docs/calibration.md says what stands in them",
+        )
     return files
 
 

@@ -20,7 +20,7 @@ __all__ = ["calibrate"]
 
 Kernels = Annotated[
     list[Path],
-    typer.Argument(metavar="KERNELS...", help="Tables of kernel times (Parquet or CSV), or folders of them."),
+    typer.Argument(metavar="KERNELS", help="Tables of kernel times (Parquet or CSV), or folders of them."),
 ]
 DeviceName = Annotated[
     str, typer.Option("--device", metavar="NAME", help="The device: a name in the catalogue, or a path.")
@@ -32,6 +32,8 @@ OutFile = Annotated[
 Source = Annotated[
     str, typer.Option("--source", metavar="TEXT", help="Where the tables come from, for the device file.")
 ]
+
+_OTHER_FILE = "choose another file with --out"
 
 
 @ended
@@ -48,14 +50,15 @@ def calibrate(
     """
     from servsim.calibration import device_text, fitted, read_tables, works
     from servsim.documents import load_document
-    from servsim.errors import ResultError, ScenarioError
+    from servsim.errors import ScenarioError
     from servsim.hardware import load_device
     from servsim.scenario import catalogue
+    from servsim.writing import check_file, writing
 
-    path = Path(device) if catalogue.is_path(device) else catalogue.find("hardware", device)
+    path = Path(device) if catalogue.is_path(device) else catalogue.find("devices", device)
     on = load_device(path)
-    if out is not None and out.exists() and not overwrite:
-        raise ResultError(f"{out} exists", remedy="give --overwrite to replace it")
+    if out is not None:
+        check_file(out, _OTHER_FILE, overwrite=overwrite)
     fits = []
     for work in works(read_tables(kernels), on):
         note(f"fitting {work.operator} in {work.dtype}: {len(work.seconds)} rows")
@@ -68,7 +71,8 @@ def calibrate(
     show(_table(fits))
     if out is not None:
         text = device_text(path.read_text(encoding="utf-8"), load_document(path), fits, source)
-        out.write_text(text, encoding="utf-8")
+        with writing(out, _OTHER_FILE):
+            out.write_text(text, encoding="utf-8")
         load_device(out)
         note(f"device written to {out}")
 

@@ -67,7 +67,7 @@ MISS_RATIO = "prefix_cache.miss_ratio"
 def draw_metrics_of(grid: GridFolder, x: Axis, out: Path, metrics: Sequence[str]) -> list[Path]:
     """Figures of the summaries along an axis, one each; the miss ratio too where a prefix cache was hit.
 
-    Raises ScenarioError for a metric that no run has.
+    Raises ScenarioError for a metric that is undefined in all runs.
     """
     runs = _labelled(grid, x)
     hit = any(run.summary["prefix_cache"]["cached_tokens"] for run in runs)
@@ -75,8 +75,8 @@ def draw_metrics_of(grid: GridFolder, x: Axis, out: Path, metrics: Sequence[str]
     for metric in dict.fromkeys([*metrics, *([MISS_RATIO] if hit else [])]):
         curves = metric_curves(runs, x.path, metric)
         if not curves:
-            remedy = "write a path in summary.json, such as ttft_s.p99 or prefix_cache.miss_ratio"
-            raise ScenarioError(f"no run has a figure '{metric}'", place="--metric", remedy=remedy)
+            remedy = "draw another; the summaries of the runs, summary.json, say what there is"
+            raise ScenarioError(f"'{metric}' is undefined in every run", place="--metric", remedy=remedy)
         paths += save(draw_metric(curves, x.path, metric), out / metric.replace(".", "-").replace("_", "-"))
     return paths
 

@@ -17,7 +17,7 @@ from servsim.errors import ServsimError
 if TYPE_CHECKING:
     from servsim.sweep import Failure
 
-__all__ = ["BUG", "INTERRUPTED", "MISTAKE", "debugging", "ended", "report_failures"]
+__all__ = ["BUG", "INTERRUPTED", "MISTAKE", "debugging", "ended", "leave"]
 
 BUG, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -61,7 +61,17 @@ def ended(verb: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
     return guarded
 
 
-def report_failures(failures: Sequence[Failure]) -> int:
+def leave(failures: Sequence[Failure], interrupted: str | None) -> None:
+    """Say which runs failed and, after Ctrl-C, what was kept; leave with the exit status that this gives, if any."""
+    status = _report(failures)
+    if interrupted is not None:
+        note(f"interrupted; {interrupted}", style="yellow")
+        status = INTERRUPTED
+    if status:
+        raise typer.Exit(status)
+
+
+def _report(failures: Sequence[Failure]) -> int:
     """Say which runs of several failed and why; the exit status that this gives, 0 for none."""
     for failure in failures:
         if failure.is_bug:

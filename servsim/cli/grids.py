@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from servsim.cli.endings import BUG, INTERRUPTED, report_failures
+from servsim.cli.endings import BUG, leave
 from servsim.cli.output import note
 from servsim.cli.progress import counted
 
@@ -23,21 +23,31 @@ __all__ = ["closing", "run_grid"]
 
 @contextlib.contextmanager
 def run_grid(
-    scenario: Scenario, axes: Sequence[Axis], seeds: int, jobs: int | None, out: Path, *, overwrite: bool, tables: bool
+    scenario: Scenario,
+    axes: Sequence[Axis],
+    seeds: int,
+    jobs: int | None,
+    out: Path,
+    *,
+    overwrite: bool,
+    tables: bool,
+    metrics: Sequence[str] = (),
 ) -> Iterator[tuple[GridFolder, Batch]]:
     """Run every variant under every seed, and give the folder that becomes ``out`` when the block ends.
 
-    The block adds its tables and figures; the runs are kept even where it fails. After Ctrl-C or failures the
-    folder holds the runs that ended, and its ``grid.json`` is marked partial; without a single one there is
-    no folder, and this exits.
+    ``metrics`` are figures that the block will ask for: refused, if no run has them, before anything runs. The block
+    adds its tables and figures; the runs are kept even where it fails. After Ctrl-C or failures the folder holds the
+    runs that ended, and its ``grid.json`` is marked partial; without a single one there is no folder, and this exits.
     """
     from servsim.report.folder import check_free, result_folder
+    from servsim.report.sweeping import check_metrics
     from servsim.sweep import clear_unfinished, execute, plan_jobs, variants, write_grid
 
     found = variants(axes)
     trouble: Exception | None = None
     check_free(out, overwrite)
-    plan_jobs(scenario, found, 1, None)  # all of them make sense, before anything is written
+    possible = plan_jobs(scenario, found, 1, None)  # all of them make sense, before anything is written
+    check_metrics(metrics, [job.scenario for job in possible])
     with result_folder(out, overwrite) as folder:
         planned = plan_jobs(scenario, found, seeds, folder / "runs", tables=tables)
         wall_s = time.perf_counter()
@@ -62,13 +72,8 @@ def run_grid(
 
 def closing(batch: Batch, out: Path) -> None:
     """Say where the results are and what went wrong; leaves with the exit status that this gives."""
-    status = report_failures(batch.failures)
     if batch.summaries:
-        partial = ", partial: not every run has a result" if status or batch.interrupted else ""
+        partial = ", partial: not every run has a result" if batch.failures or batch.interrupted else ""
         note(f"results in {out}{partial}", style="yellow" if partial else "")
-    if batch.interrupted:
-        kept = "the runs that had ended were kept" if batch.summaries else "no run had ended, and nothing was written"
-        note(f"interrupted; {kept}", style="yellow")
-        raise typer.Exit(INTERRUPTED)
-    if status:
-        raise typer.Exit(status)
+    kept = "the runs that had ended were kept" if batch.summaries else "no run had ended, and nothing was written"
+    leave(batch.failures, kept if batch.interrupted else None)

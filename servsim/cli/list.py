@@ -34,14 +34,20 @@ class Kind(StrEnum):
     TRACE_READERS = "trace_readers"
     ENGINES = "engines"
     HARDWARE = "hardware"
+    DEVICES = "devices"
+    DRIVES = "drives"
+    LINKS = "links"
     MODELS = "models"
     WORKLOADS = "workloads"
     SCENARIOS = "scenarios"
 
 
 @ended
-def list_(kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)]) -> None:
-    """List schedulers, allocators, ... or the hardware, models, workloads and scenarios that ship with servsim."""
+def list_(kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to list.", show_default=False)]) -> None:
+    """List schedulers, allocators, ... or the hardware, models, workloads and scenarios that ship with servsim.
+
+    Hardware is all of devices, drives and links.
+    """
     from servsim import registry
     from servsim.scenario import catalogue
 

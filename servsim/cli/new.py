@@ -18,21 +18,22 @@ Origin = Annotated[
     str, typer.Option("--from", metavar="SCENARIO", help="The shipped scenario to copy: servsim list scenarios.")
 ]
 
+_OTHER_NAME = "choose another name"
+
 
 @ended
 def new(name: Name, origin: Origin = "chat-on-one-h100") -> None:
     """Copy a shipped scenario to NAME.yaml, to be changed at will."""
-    from servsim.errors import ResultError, ScenarioError
+    from servsim.errors import ScenarioError
     from servsim.scenario import catalogue
+    from servsim.writing import check_file, writing
 
     path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    if path.exists() or path.is_symlink():
-        raise ResultError("exists already", place=str(path), remedy="choose another name, or delete it yourself")
-    if not path.parent.is_dir():
-        raise ResultError("there is no such folder", place=str(path.parent))
+    check_file(path, _OTHER_NAME)
     if not re.fullmatch(r"[^\s.'\"#:{}\[\],&*!|>%@`\\-][^'\"#:{}\[\],&*!|>%@`\\]*", path.stem):
         raise ScenarioError(f"{path.stem!r} cannot name a scenario", remedy="use letters, digits, dashes and dots")
     text = catalogue.find("scenarios", origin.removesuffix(".yaml")).read_text(encoding="utf-8")
     text, renamed = re.subn(r"(?m)^name:.*$", f"name: {path.stem}", text, count=1)
-    path.write_text(text if renamed else f"name: {path.stem}\n{text}", encoding="utf-8")
+    with writing(path, _OTHER_NAME):
+        path.write_text(text if renamed else f"name: {path.stem}\n{text}", encoding="utf-8")
     show_text(f"{path}, copied from {origin}; servsim check {path} tells what it means\n")

@@ -40,7 +40,7 @@ OptionalOut = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Where results go; by default nothing is written.", show_default=False),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result folder that exists already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that exist already.")]
 Seeds = Annotated[
     int, typer.Option("--seeds", min=1, metavar="N", help="How many seeds, counted from the scenario's own.")
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -25,18 +26,25 @@ def show(*results: RenderableType) -> None:
 
 def show_text(text: str) -> None:
     """Write text to stdout as it is."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # ``| head`` has read enough. The rest of the command still does its work, and Python's own
-        # flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _write(sys.stdout, text)
 
 
 def note(text: str, style: str = "") -> None:
     """Say something that is no result, on stderr."""
-    notes().print(Text(text, style=style), soft_wrap=True)
+    console = notes()
+    with console.capture() as capture:
+        console.print(Text(text, style=style), soft_wrap=True)
+    _write(sys.stderr, capture.get())
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # ``| head`` has read enough. The rest of the command still does its work, and Python's own
+        # flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def notes() -> Console:

@@ -15,7 +15,7 @@ __all__ = ["plot"]
 Sources = Annotated[
     list[Path],
     typer.Argument(
-        metavar="DIR...",
+        metavar="DIR",
         help="Folders of servsim run, compare or sweep, and JSON files of vllm bench serve --save-detailed.",
         show_default=False,
     ),
@@ -35,8 +35,10 @@ def plot(sources: Sources, out: Out = None) -> None:
     Several runs are drawn together. Figures of the same name in DIR are replaced, and nothing else is touched.
     """
     from servsim.cli.plotting import draw_sources
+    from servsim.writing import check_within
 
     folders = [source for source in sources if source.is_dir()]
     folder = out or (folders[0] if len(folders) == len(sources) == 1 else Path("results") / "plot")
+    check_within(folder / "figure")
     for path in draw_sources(sources, folder):
         show_text(f"{path}\n")

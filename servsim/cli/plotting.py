@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def _read(sources: Iterable[Path]) -> tuple[list[GridFolder], dict[str, RunFolde
     measured: dict[str, BenchResult] = {}
     for source in sources:
         if not source.exists():
-            raise ResultError("there is no such file or folder", place=str(source))
+            raise ResultError("there is no such file or folder", place=str(source), remedy=_what_is_there(source))
         if source.is_file():
             measured[_unused(source.stem, measured)] = read_bench(source)
         elif (source / GRID_FILE).is_file():
@@ -61,6 +62,16 @@ def _read(sources: Iterable[Path]) -> tuple[list[GridFolder], dict[str, RunFolde
         else:
             runs[_unused(source.resolve().name, runs)] = read_run(source)
     return grids, runs, measured
+
+
+def _what_is_there(source: Path) -> str:
+    """What was meant by a folder that is not there: one of its name under results/, where runs go by default."""
+    folders = [path.parent for mark in ("summary.json", GRID_FILE) for path in Path("results").glob(f"*/{mark}")]
+    close = difflib.get_close_matches(source.name, [folder.name for folder in folders], n=1)
+    return f"did you mean 'results/{close[0]}'?" if close else _DRAWABLE
+
+
+_DRAWABLE = "give folders that servsim run, compare or sweep wrote, or results of vllm bench serve --save-detailed"
 
 
 def _unused(label: str, taken: Mapping[str, Any]) -> str:

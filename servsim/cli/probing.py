@@ -42,7 +42,7 @@ class Prober:
         self.title = variant.label if variant.values else scenario.name
         self.target = target
         self.interrupted = False
-        self._scenario = scenario.with_overrides(variant.overrides)
+        self._scenario = variant.of(scenario)
         if self._scenario.slo is None:
             raise ScenarioError(
                 "there is no slo, and so nothing to keep",

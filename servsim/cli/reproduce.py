@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from servsim.cli import options
-from servsim.cli.endings import ended, report_failures
+from servsim.cli.endings import ended, leave
 from servsim.cli.output import note, show
 from servsim.cli.progress import counted
 
@@ -16,7 +16,7 @@ __all__ = ["reproduce"]
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME]...", help="Claims, for example past-future; all by default.", show_default=False),
+    typer.Argument(metavar="NAME", help="Claims, for example past-future; all by default.", show_default=False),
 ]
 
 
@@ -44,11 +44,12 @@ def reproduce(
     runs = seeds * sum(claim.repeats * len(claim.variants) for claim in claims)
     with counted("runs", runs) as tick:
         found = try_claims(claims, seeds, jobs, tick)
-    note(f"{runs} runs in {time.perf_counter() - began_s:.1f} s")
-    show(claims_table(found))
-    if out is not None:
+    tried = f"{len(found)} of {len(claims)} claims"
+    note(f"{tried} in {time.perf_counter() - began_s:.1f} s")
+    partial = f"partial: {tried}" if len(found) < len(claims) else None
+    show(*([claims_table(found)] if found else []), *([partial] if partial else []))
+    if out is not None and found:
         write_claims(out, found, overwrite=overwrite)
-        note(f"results in {out}")
-    status = report_failures([failure for one in found for failure in one.failures])
-    if status:
-        raise typer.Exit(status)
+        note(f"results in {out}{f', {partial}' if partial else ''}")
+    failures = [failure for one in found for failure in one.failures]
+    leave(failures, "the claims of which every run had ended were kept" if partial else None)

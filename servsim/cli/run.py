@@ -13,7 +13,6 @@ from servsim.cli import options
 from servsim.cli.endings import INTERRUPTED, ended
 from servsim.cli.output import note, show
 from servsim.cli.progress import watched
-from servsim.errors import ResultError
 
 __all__ = ["TableFormat", "run"]
 
@@ -33,6 +32,8 @@ Bench = Annotated[
 ]
 Format = Annotated[TableFormat, typer.Option("--format", help="What the tables are written as.")]
 
+_OTHER_BENCH = "choose another file with --bench"
+
 
 @ended
 def run(
@@ -49,23 +50,25 @@ def run(
     from servsim.report.tables import run_table
     from servsim.scenario import load_scenario
     from servsim.simulation import Simulation, finish
+    from servsim.writing import check_file, writing
 
     loaded = load_scenario(scenario, set_ or ())
     folder = out or Path("results") / loaded.name
     check_free(folder, overwrite)
-    if bench is not None and bench.exists() and not overwrite:
-        raise ResultError("exists already", place=str(bench), remedy="choose another file, or give --overwrite")
+    if bench is not None:
+        check_file(bench, _OTHER_BENCH, overwrite=overwrite)
     simulation = Simulation(loaded)
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     with watched(simulation):
         result = finish(simulation)
     wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
     result.write(folder, overwrite=overwrite, table_format=table_format.value)
-    if bench is not None:
-        result.write_bench(bench)
     show(run_table(result.summary))
     ended_requests = result.summary["counts"]["finished"] + result.summary["counts"]["rejected"]
     note(f"{ended_requests:,} requests simulated in {wall_s:.2f} s ({cpu_s:.2f} CPU-s); results in {folder}")
+    if bench is not None:
+        with writing(bench, _OTHER_BENCH):
+            result.write_bench(bench)
     if result.summary["partial"]:
         note(f"interrupted: {folder} holds what had happened by then, and is marked partial", style="yellow")
         raise typer.Exit(INTERRUPTED)

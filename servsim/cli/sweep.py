@@ -51,7 +51,9 @@ def sweep(
     loaded = load_scenario(scenario, set_ or ())
     x = numeric_axis(axes)
     folder = out or Path("results") / f"{loaded.name}-sweep"
-    with run_grid(loaded, axes, seeds, jobs, folder, overwrite=overwrite, tables=False) as (grid, batch):
+    metrics = metric or ()
+    running = run_grid(loaded, axes, seeds, jobs, folder, overwrite=overwrite, tables=False, metrics=metrics)
+    with running as (grid, batch):
         runs = sweep_runs(grid)
         write_sweep(grid.path / "sweep.csv", sweep_rows(runs))
         show(sweep_table(runs), *([grid.partial] if grid.partial else []))
@@ -61,5 +63,5 @@ def sweep(
             draw_sweep_of(grid, x, grid.path, target)
             if (reached := rates_reached(grid, x, target)) is not None:
                 show(Text(reached))
-        draw_metrics_of(grid, x, grid.path, metric or ())
+        draw_metrics_of(grid, x, grid.path, metrics)
     closing(batch, folder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from servsim.cli import options
-from servsim.cli.endings import ended, report_failures
+from servsim.cli.endings import ended, leave
 from servsim.cli.output import note, show, show_text
 from servsim.cli.progress import counted
 
@@ -20,9 +20,7 @@ __all__ = ["validate"]
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[DATASET]...", help="For example vllm_0.15_load_stages; all by default.", show_default=False
-    ),
+    typer.Argument(metavar="DATASET", help="For example vllm_0.15_load_stages; all by default.", show_default=False),
 ]
 Data = Annotated[
     Path | None,
@@ -69,15 +67,19 @@ def validate(
     everything = [run for ours in runs.values() for run in ours]
     began_s = time.perf_counter()
     with counted("runs", len(everything)) as tick:
-        compared, failures = compare_runs(everything, jobs, tick)
-    note(f"{len(everything)} runs in {time.perf_counter() - began_s:.1f} s")
-    show(*error_tables(compared))
-    if out is not None:
+        found = compare_runs(everything, jobs, tick)
+    ended_runs, compared = len(everything) - len(found.unfinished), found.in_whole_datasets
+    note(f"{ended_runs} of {len(everything)} runs in {time.perf_counter() - began_s:.1f} s")
+    whole = len(datasets) - len({run.dataset for run in found.unfinished})
+    partial = f"partial: {whole} of {len(datasets)} datasets" if found.unfinished else None
+    show(*error_tables(compared), *([partial] if partial else []))
+    if out is not None and compared:
         write_validation(out, compared, overwrite=overwrite)
-        note(f"results in {out}")
-    status = report_failures(failures)
-    if status:
-        raise typer.Exit(status)
+        note(f"results in {out}{f', {partial}' if partial else ''}")
+    leave(found.failures, _KEPT if partial else None)
+
+
+_KEPT = "the datasets of which every run had ended were kept"
 
 
 def _fit(datasets: list[Dataset], runs: dict[str, list[MeasuredRun]]) -> None:

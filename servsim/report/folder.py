@@ -21,6 +21,7 @@ from servsim.metrics import SCHEMA_VERSION, derive
 from servsim.records import PAUSE_REASONS
 from servsim.report.columns import TABLE_FORMATS, read_columns, write_columns
 from servsim.scenario import load_scenario
+from servsim.writing import OTHER_FOLDER, check_within, writing
 
 if TYPE_CHECKING:
     from servsim.records import Records
@@ -67,33 +68,24 @@ def check_free(out: Path, overwrite: bool) -> None:
     An existing folder is in the way unless ``overwrite`` is given, and even then unless servsim wrote
     everything in it; an empty one never is.
     """
-    _check_writable(out)
+    check_within(out)
     if not (out.exists() or out.is_symlink()):
         return
     if not out.is_dir() or out.is_symlink():
-        raise ResultError("exists and is not a folder", place=str(out), remedy="choose another with --out")
+        raise ResultError("exists and is not a folder", place=str(out), remedy=OTHER_FOLDER)
     if not any(out.iterdir()):
         return
     if not overwrite:
         raise ResultError(
-            "the result folder exists already", place=str(out), remedy="choose another with --out, or give --overwrite"
+            "the result folder exists already", place=str(out), remedy=f"{OTHER_FOLDER}, or give --overwrite"
         )
     found = _foreign(out)
     if found:
         raise ResultError(
             f"not overwritten, since servsim did not write all of it: {found}",
             place=str(out),
-            remedy="choose another with --out, or delete it yourself",
+            remedy=f"{OTHER_FOLDER}, or delete it yourself",
         )
-
-
-def _check_writable(out: Path) -> None:
-    """Raise ResultError where the folder that ``out`` is made in, the nearest one that is there, takes nothing."""
-    path = Path(os.path.abspath(out))
-    nearest = next((folder for folder in path.parents if folder.exists()), path)
-    why = "is not a folder" if not nearest.is_dir() else "" if os.access(nearest, os.W_OK | os.X_OK) else "is read-only"
-    if why:
-        raise ResultError(f"cannot be written: {nearest} {why}", place=str(out), remedy="choose another with --out")
 
 
 def _foreign(out: Path) -> str | None:
@@ -116,11 +108,8 @@ def result_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     check_free(given, overwrite)
     staging = out.with_name(f".{out.name}.writing-{os.getpid()}")
     before = out.with_name(f".{out.name}.before-{os.getpid()}")
-    try:
+    with writing(given):
         staging.mkdir(parents=True)
-    except OSError as error:
-        why = f"cannot be written: {error.strerror or error}"
-        raise ResultError(why, place=str(given), remedy="choose another with --out") from error
     try:
         yield staging
         if out.exists():
@@ -150,16 +139,12 @@ def write_run(
     """
     if table_format not in TABLE_FORMATS:
         raise ResultError(f"unknown table format {table_format!r}", remedy=f"known are: {', '.join(TABLE_FORMATS)}")
-    try:
-        with result_folder(out, overwrite) as folder:
-            (folder / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
-            (folder / "summary.json").write_bytes(json_bytes(summary))
-            write_columns(folder / f"requests.{table_format}", derive(records, scenario.slo))
-            write_columns(folder / f"strides.{table_format}", records.strides)
-            write_columns(folder / f"pauses.{table_format}", pause_columns(records))
-    except OSError as error:
-        why = f"cannot be written: {error.strerror or error}"
-        raise ResultError(why, place=str(out), remedy="choose another with --out") from error
+    with writing(out), result_folder(out, overwrite) as folder:
+        (folder / "scenario.yaml").write_text(scenario.to_yaml(), encoding="utf-8")
+        (folder / "summary.json").write_bytes(json_bytes(summary))
+        write_columns(folder / f"requests.{table_format}", derive(records, scenario.slo))
+        write_columns(folder / f"strides.{table_format}", records.strides)
+        write_columns(folder / f"pauses.{table_format}", pause_columns(records))
 
 
 def pause_columns(records: Records) -> dict[str, NDArray[Any]]:

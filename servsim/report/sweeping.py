@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from servsim.metrics import mean_interval, rate_at
+from servsim.errors import ScenarioError, suggestion
+from servsim.metrics import mean_interval, rate_at, summarise
+from servsim.records import Recorder
 from servsim.report.comparison import METRICS, figures_of, metric_value
 
-__all__ = ["MetricCurve", "RateCurve", "SweepRun", "metric_curves", "rate_curves", "sweep_rows", "write_sweep"]
+if TYPE_CHECKING:
+    from servsim.scenario import Scenario
+
+__all__ = [
+    "MetricCurve",
+    "RateCurve",
+    "SweepRun",
+    "check_metrics",
+    "metric_curves",
+    "rate_curves",
+    "sweep_rows",
+    "write_sweep",
+]
+
+_NAMED_LATER = ("by_class", "by_tenant", "memory", "outside_measured_range", "scheduler")
+"""Parts of a summary whose keys depend on the requests, the allocator or the scheduler: a run tells them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +92,37 @@ def metric_curves(runs: Sequence[SweepRun], x: str, metric: str) -> list[MetricC
         if found:
             curves.append(MetricCurve(label, *(tuple(column) for column in zip(*sorted(found), strict=True))))
     return curves
+
+
+def check_metrics(metrics: Iterable[str], scenarios: Sequence[Scenario]) -> None:
+    """Raises ScenarioError for a path that leads to no figure in the summary of any of these scenarios, run or not."""
+    metrics = tuple(metrics)
+    if not metrics:
+        return
+    known: set[str] = set()
+    for scenario in scenarios:
+        classes = tuple(scenario.slo) if isinstance(scenario.slo, Mapping) else ("default",)
+        nothing = summarise(Recorder().records((), classes), scenario, calibration="", version="")
+        known.update(_figure_paths(figures_of(nothing)))
+    for metric in metrics:
+        keys = metric.split(".")
+        parts = {".".join(keys[:depth]) for depth in range(1, len(keys)) if keys[depth - 1] in _NAMED_LATER}
+        if metric not in known and not parts & known:
+            close = suggestion(metric, known)
+            remedy = close if close.startswith("did you mean") else _ANY_FIGURE
+            raise ScenarioError(f"no run has a figure '{metric}'", place="--metric", remedy=remedy)
+
+
+_ANY_FIGURE = "write a path in summary.json, such as ttft_s.p99 or prefix_cache.miss_ratio"
+
+
+def _figure_paths(figures: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """The paths of all numbers, and of those parts whose keys are not known before a run."""
+    for key, value in figures.items():
+        if key in _NAMED_LATER or value is None or isinstance(value, int | float):
+            yield within + key
+        elif isinstance(value, Mapping):
+            yield from _figure_paths(value, f"{within}{key}.")
 
 
 def sweep_rows(runs: Sequence[SweepRun]) -> list[dict[str, Any]]:

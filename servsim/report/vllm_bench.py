@@ -176,15 +176,18 @@ def _most_requests(records: Records) -> int:
     return int(np.cumsum(np.bincount(entered, minlength=size) - np.bincount(left, minlength=size)).max())
 
 
+_REMEDY = "give a result folder of servsim, or the JSON of vllm bench serve --save-result --save-detailed"
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ResultError(f"cannot be read: {error.strerror}", place=str(path)) from error
     except ValueError as error:
-        raise ResultError(f"not JSON: {error}", place=str(path), remedy="give a result of vllm bench serve") from error
+        raise ResultError(f"not JSON: {error}", place=str(path), remedy=_REMEDY) from error
     if not isinstance(content, dict):
-        raise ResultError("not a result of vllm bench serve: not an object", place=str(path))
+        raise ResultError("not a result of vllm bench serve: not an object", place=str(path), remedy=_REMEDY)
     return content
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_right
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from servsim.memory.allocator import Round
 from servsim.request import Sequence
 from servsim.scheduler.batching import VllmV1Batching
 from servsim.scheduler.line import LinePolicy
-from servsim.scheduler.orders import Order
+from servsim.scheduler.orders import KeyOrder
 from servsim.scheduler.plan import Plan
 from servsim.scheduler.policy import UNBOUNDED, Surroundings
 from servsim.scheduler.progress import Progress
@@ -31,34 +31,15 @@ class S3Parameters(BaseModel):
     )
 
 
-class SizeOrder(Order):
+class SizeOrder(KeyOrder):
     """The largest reservation first, and the largest that still fits can be found.
 
-    Sizes must not change while a sequence waits. Equal ones by ``(arrival_s, request_id)``.
+    A size must have been said (:meth:`set_size`) before its sequence joins, and must not change while it waits.
     """
 
     def __init__(self) -> None:
-        self._line: list[tuple[int, float, int, Sequence]] = []
         self._sizes: dict[Sequence, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._line)
-
-    def push(self, sequence: Sequence) -> None:
-        """Its size must have been said: :meth:`set_size`."""
-        insort(self._line, (self._sizes[sequence], -sequence.arrival_s, -sequence.request_id, sequence))
-
-    def push_preempted(self, sequence: Sequence) -> None:
-        """Like any other."""
-        self.push(sequence)
-
-    def peek(self, index: int) -> Sequence:
-        """The sequence at a place in line, 0 for the largest."""
-        return self._line[-1 - index][3]
-
-    def drop(self, count: int) -> None:
-        """The largest ``count`` leave."""
-        del self._line[len(self._line) - count :]
+        super().__init__(lambda sequence: -self._sizes[sequence])
 
     def set_size(self, sequence: Sequence, blocks: int) -> None:
         """What a sequence that does not wait will reserve."""
@@ -89,8 +70,7 @@ class SizeOrder(Order):
     def take(self, sequences: list[Sequence]) -> None:
         """These leave, from wherever they are."""
         for sequence in sequences:
-            place = (self._sizes[sequence], -sequence.arrival_s, -sequence.request_id)
-            del self._line[bisect_right(self._line, place)]
+            self.remove(sequence)
 
 
 class S3(VllmV1Batching):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Iterable
 
 from servsim.errors import ScenarioError
@@ -35,9 +36,9 @@ class CacheOrder(Order):
         self._ranking: list[Sequence] | None = None
         self._version = -1
 
+    @abstractmethod
     def ranked(self, line: list[Sequence]) -> list[Sequence]:
         """The line in the order in which it is served; it comes in the order of joining."""
-        raise NotImplementedError
 
     def key(self, sequence: Sequence) -> float:
         """The smallest first, in a long line: who joined first."""

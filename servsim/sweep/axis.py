@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from servsim.errors import ScenarioError
-from servsim.sweep.grid import Axis
+from servsim.sweep.grid import Axis, number
 
 __all__ = ["SCALES_RATE", "SETS_RATE", "check_target", "numeric_axis"]
 
@@ -15,10 +15,18 @@ SCALES_RATE = ("workload.time_scale", "workload.arrivals.rate_scale")
 
 
 def numeric_axis(axes: Sequence[Axis]) -> Axis:
-    """The first axis with several values that are all numbers; raises ScenarioError where there is none."""
+    """The first axis with several values that are all numbers; raises ScenarioError where there is none.
+
+    An axis of numbers but for a word is taken for a mistyped one.
+    """
     for axis in axes:
         if axis.numbers is not None and len(axis.values) > 1:
             return axis
+    for axis in axes:
+        if 0 < len(words := [value for value in axis.values if number(value) is None]) < len(axis.values):
+            raise ScenarioError(
+                f"'{words[0]}' is no number", place=f"--vary {axis.path}", remedy="sweep over numbers alone"
+            )
     raise ScenarioError(
         "no axis has several numbers to sweep over",
         place="--vary",

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from servsim.errors import ScenarioError
+from servsim.scenario import Scenario
 
-__all__ = ["Axis", "Variant", "parse_axis", "variants"]
+__all__ = ["Axis", "Variant", "number", "parse_axis", "variants"]
 
 _CLOSES = {"[": "]", "{": "}", "(": ")"}
 
@@ -25,8 +26,8 @@ class Axis:
     @property
     def numbers(self) -> tuple[float, ...] | None:
         """The values as numbers, or None if one of them is none."""
-        numbers = [_number(value) for value in self.values]
-        return None if None in numbers else tuple(number for number in numbers if number is not None)
+        numbers = [found for value in self.values if (found := number(value)) is not None]
+        return tuple(numbers) if len(numbers) == len(self.values) else None
 
     def label(self, value: str) -> str:
         """How a figure calls one value: a name speaks for itself, a number needs its key, a mapping its first value.
@@ -36,7 +37,7 @@ class Axis:
         firsts = [_first_value(other) for other in self.values]
         if None not in firsts and len(set(firsts)) == len(firsts):
             return str(_first_value(value))
-        plain_name = _number(value) is None and value.lower() not in ("true", "false", "null", "~")
+        plain_name = number(value) is None and value.lower() not in ("true", "false", "null", "~")
         return value if plain_name else f"{self.path.rpartition('.')[2]}={value}"
 
 
@@ -52,6 +53,11 @@ class Variant:
     def overrides(self) -> tuple[str, ...]:
         """The values in the form of ``--set``."""
         return tuple(f"{path}={value}" for path, value in self.values.items())
+
+    def of(self, scenario: Scenario, seed: int | None = None) -> Scenario:
+        """The scenario with these values, and under another seed; raises ScenarioError, placed at ``--vary``."""
+        seeds = [] if seed is None else [f"seed={seed}"]
+        return scenario.with_overrides([*self.overrides, *seeds], option="--vary")
 
 
 def parse_axis(text: str) -> Axis:
@@ -90,7 +96,8 @@ def variants(axes: Sequence[Axis]) -> list[Variant]:
     return found
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """The finite number that a value is; None where it is none."""
     try:
         value = float(text)
     except ValueError:

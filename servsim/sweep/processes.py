@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-__all__ = ["all_of", "spread"]
+__all__ = ["all_of"]
 
 Argument = TypeVar("Argument")
 Found = TypeVar("Found")
 
 
-def spread(
+def _spread(
     function: Callable[[Argument], Found], arguments: Sequence[Argument], num_processes: int | None
 ) -> Iterator[tuple[int, Found]]:
     """The place of each argument and what the function found for it, as they end.
@@ -40,26 +40,28 @@ def spread(
 
 
 def all_of(
-    function: Callable[[Argument], Found | None],
+    function: Callable[[Argument], Found],
     arguments: Sequence[Argument],
     num_processes: int | None,
     on_end: Callable[[], None] | None = None,
-) -> list[Found]:
+) -> list[Found | None]:
     """What the function finds for every argument, in their order; ``on_end`` is called as each ends.
 
-    One process, or one argument, stays in this process; else as :func:`spread`. Raises KeyboardInterrupt after
-    Ctrl-C, also where the function notes it by finding None.
+    One process, or one argument, stays in this process; else local processes share the work, or whatever
+    ``joblib.parallel_config`` has chosen. After Ctrl-C, which the function may have noted by finding None, there is
+    None for whatever had not ended by then.
     """
     alone = num_processes == 1 or len(arguments) == 1
-    ended = enumerate(map(function, arguments)) if alone else spread(function, arguments, num_processes)
-    found: dict[int, Found] = {}
-    for place, outcome in ended:
-        if outcome is None:
-            raise KeyboardInterrupt
-        found[place] = outcome
-        if on_end is not None:
-            on_end()
-    return [found[place] for place in range(len(arguments))]
+    ended = enumerate(map(function, arguments)) if alone else _spread(function, arguments, num_processes)
+    found: list[Found | None] = [None] * len(arguments)
+    with contextlib.suppress(KeyboardInterrupt):  # callers see it by what is missing
+        for place, outcome in ended:
+            if outcome is None:
+                raise KeyboardInterrupt
+            found[place] = outcome
+            if on_end is not None:
+                on_end()
+    return found
 
 
 def _with_place(function: Callable[[Argument], Found], place: int, argument: Argument) -> tuple[int, Found]:

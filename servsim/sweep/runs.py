@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from servsim.scenario import Scenario
 from servsim.setup import Setup
 from servsim.simulation import Simulation, finish
 from servsim.sweep.grid import Variant
-from servsim.sweep.processes import spread
+from servsim.sweep.processes import all_of
 
 __all__ = ["Batch", "Failure", "Job", "execute", "plan_jobs", "run_job"]
 
@@ -70,7 +70,7 @@ def plan_jobs(
     # Seed by seed, so that what is finished after Ctrl-C can still be compared.
     for seed in range(scenario.seed, scenario.seed + num_seeds):
         for variant in found:
-            one = scenario.with_overrides([*variant.overrides, f"seed={seed}"])
+            one = variant.of(scenario, seed)
             if seed == scenario.seed:
                 Setup.of(one).allocator()
             where = None if folder is None else folder / variant.folder / f"seed-{seed}"
@@ -106,24 +106,9 @@ def execute(jobs: Sequence[Job], num_processes: int | None = None, on_end: Calla
     working directories belong to a process). None for ``num_processes`` takes joblib's choice, which
     by default is every core.
     """
-    batch = Batch({}, [])
-    try:
-        for place, outcome in _outcomes(jobs, num_processes):
-            if outcome is None:
-                raise KeyboardInterrupt
-            if isinstance(outcome, Failure):
-                batch.failures.append(outcome)
-            else:
-                batch.summaries[place] = outcome
-            if on_end is not None:
-                on_end()
-    except KeyboardInterrupt:
-        batch.interrupted = True
-    return batch
-
-
-def _outcomes(jobs: Sequence[Job], num_processes: int | None) -> Iterator[tuple[int, dict[str, Any] | Failure | None]]:
-    """Every job's place in the list and what came of it, as they end."""
-    if num_processes == 1 or len(jobs) == 1:
-        return ((place, run_job(job)) for place, job in enumerate(jobs))
-    return spread(run_job, jobs, num_processes)
+    found = all_of(run_job, jobs, num_processes, on_end)
+    return Batch(
+        {place: outcome for place, outcome in enumerate(found) if isinstance(outcome, dict)},
+        [outcome for outcome in found if isinstance(outcome, Failure)],
+        interrupted=None in found,
+    )

@@ -8,7 +8,7 @@ from servsim.cost.attention import DecodeAttention
 from servsim.setup import Setup
 from servsim.simulation import Result
 from servsim.sweep import Variant
-from servsim.validation.claim import Claim, Finding, Measured, change, factor, ratio
+from servsim.validation.claim import Claim, Finding, Measured, change, factor, ratio, variant
 from servsim.validation.measures import highest_within, normalized_latency_s
 
 __all__ = ["CHUNK_ATTENTION"]
@@ -54,8 +54,7 @@ def _attention_tokens_per_s(result: Result) -> float:
 
 
 def _variant(label: str, system: str, tokens: int, values: Mapping[str, str]) -> Variant:
-    paths = {**_SYSTEMS[system], "workload.prefixes.tokens": str(tokens), **values}
-    return Variant(label, label.replace(" ", "-"), paths)
+    return variant(label, {**_SYSTEMS[system], "workload.prefixes.tokens": str(tokens), **values})
 
 
 def _served(system: str, tokens: int, rate_per_s: float) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "policy_variant",
     "ratio",
     "together",
+    "variant",
 ]
 
 Measured = Mapping[str, Mapping[str, float]]
@@ -134,8 +135,13 @@ def ratio(above: float, below: float) -> float:
     return math.inf if above > 0 else math.nan
 
 
+def variant(label: str, paths: Mapping[str, str]) -> Variant:
+    """What is called so and sets these paths; its folder has the same name, without blanks."""
+    return Variant(label, label.replace(" ", "-"), dict(paths))
+
+
 def policy_variant(label: str, scheduler: Mapping[str, object], **values: object) -> Variant:
     """A variant with the whole scheduler replaced; other keys have ``__`` for the dots of their path."""
     paths = {"instance.scheduler": "{" + ", ".join(f"{key}: {value}" for key, value in scheduler.items()) + "}"}
     paths.update({path.replace("__", "."): str(value) for path, value in values.items()})
-    return Variant(label, label.replace(" ", "-"), paths)
+    return variant(label, paths)

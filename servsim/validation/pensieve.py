@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from servsim.records import FINISHED
 from servsim.simulation import Result
-from servsim.sweep import Variant
-from servsim.validation.claim import Claim, Finding, Measured, change, factor, ratio
+from servsim.validation.claim import Claim, Finding, Measured, change, factor, ratio, variant
 
 __all__ = ["PENSIEVE"]
 
@@ -72,7 +71,7 @@ PENSIEVE = Claim(
     "the third, of EuroSys 2025, says 1.14-1.70 times vLLM and TensorRT-LLM for 13B models)",
     scenario="papers/pensieve",
     variants=tuple(
-        Variant(_label(system, rate), _label(system, rate).replace(" ", "-"), {**values, _RATE: f"{rate:g}"})
+        variant(_label(system, rate), {**values, _RATE: f"{rate:g}"})
         for system, values in _SYSTEMS.items()
         for rate in _RATES
     ),

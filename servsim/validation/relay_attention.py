@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from servsim.simulation import Result
 from servsim.sweep import Variant
-from servsim.validation.claim import Claim, Finding, Measured, factor, ratio
+from servsim.validation.claim import Claim, Finding, Measured, factor, ratio, variant
 from servsim.validation.measures import highest_within, normalized_latency_s
 
 __all__ = ["RELAY_ATTENTION"]
@@ -54,12 +54,11 @@ def _label(system: str, tokens: int, load: str | float) -> str:
 
 
 def _variant(system: str, tokens: int, load: str | float) -> Variant:
-    label = _label(system, tokens, load)
     arrivals = f"{{process: poisson, rate_per_s: {load}}}"
     if load == _OFFLINE:
         arrivals = "{process: constant, rate_per_s: 1e6}"
     paths = {**_SYSTEMS[system], "workload.prefixes.tokens": str(tokens), "workload.arrivals": arrivals}
-    return Variant(label, label.replace(" ", "-"), paths)
+    return variant(_label(system, tokens, load), paths)
 
 
 def _find(measured: Measured) -> Sequence[Finding]:

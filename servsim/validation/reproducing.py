@@ -85,14 +85,20 @@ def reproduce(
 ) -> list[Reproduction]:
     """Run all variants of the claims and judge each claim; ``on_end`` is called as each run ends.
 
-    Raises ServsimError before anything runs where a claim's scenario makes no sense, KeyboardInterrupt after Ctrl-C.
+    After Ctrl-C only the claims of which every run had ended are judged. Raises ServsimError before anything runs where
+    a claim's scenario makes no sense.
     """
     trials = [trial for claim in claims for trial in plan_trials(claim, num_seeds, overrides)]
-    outcomes: list[Mapping[str, float] | Failure] = all_of(run_trial, trials, num_processes, on_end)
+    outcomes: list[Mapping[str, float] | Failure | None] = all_of(run_trial, trials, num_processes, on_end)
     by_claim: dict[str, list[tuple[Trial, Mapping[str, float] | Failure]]] = {claim.name: [] for claim in claims}
     for trial, outcome in zip(trials, outcomes, strict=True):
-        by_claim[trial.claim.name].append((trial, outcome))
-    return [_judged(claim, num_seeds * claim.repeats, by_claim[claim.name]) for claim in claims]
+        if outcome is None:
+            by_claim.pop(trial.claim.name, None)
+        elif trial.claim.name in by_claim:
+            by_claim[trial.claim.name].append((trial, outcome))
+    return [
+        _judged(claim, num_seeds * claim.repeats, by_claim[claim.name]) for claim in claims if claim.name in by_claim
+    ]
 
 
 def _judged(claim: Claim, seeds: int, ended: Sequence[tuple[Trial, Mapping[str, float] | Failure]]) -> Reproduction:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from servsim.simulation import Result
 from servsim.sweep import Variant
-from servsim.validation.claim import Claim, Finding, Measured, factor, near, ratio
+from servsim.validation.claim import Claim, Finding, Measured, factor, near, ratio, variant
 
 __all__ = ["SHADOWKV"]
 
@@ -70,7 +70,7 @@ def _variants() -> tuple[Variant, ...]:
             (_ours(name), shadow),
             (_free(name), {**shadow, **nothing}),
         ):
-            found.append(Variant(label, label.replace(" ", "-"), {**length, **keys}))
+            found.append(variant(label, {**length, **keys}))
     return tuple(found)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from servsim.simulation import Result
 from servsim.sweep import Variant
-from servsim.validation.claim import Claim, Finding, Measured, bounded, change, factor, ratio
+from servsim.validation.claim import Claim, Finding, Measured, bounded, change, factor, ratio, variant
 
 __all__ = ["VATTENTION"]
 
@@ -52,16 +52,14 @@ def _variants() -> tuple[Variant, ...]:
     found = []
     for model, *_ in _MODELS:
         for memory, keys in _MEMORIES.items():
-            label = _offline(memory, model)
-            found.append(Variant(label, label.replace(" ", "-"), {"model": model, "instance.memory": keys}))
+            found.append(variant(_offline(memory, model), {"model": model, "instance.memory": keys}))
     one_by_one = {
         "workload.arrivals": "{process: constant, rate_per_s: 0.1}",
         "workload.lengths": f"{{prompt_tokens: {_LONG}, output_tokens: 64}}",
         "workload.num_requests": "20",
     }
     for mapping, keys in _MAPPINGS.items():
-        label = _prefill(mapping)
-        found.append(Variant(label, label.replace(" ", "-"), {"instance.memory": keys, **one_by_one}))
+        found.append(variant(_prefill(mapping), {"instance.memory": keys, **one_by_one}))
     return tuple(found)
 
 

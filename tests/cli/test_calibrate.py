@@ -10,7 +10,7 @@ import pytest
 
 
 def calibrate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "servsim.cli", "calibrate", *arguments]
+    command = [sys.executable, "-m", "servsim", "calibrate", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from servsim.cli import grids
+from servsim.cli.endings import INTERRUPTED
 
 POLICIES = "instance.scheduler.policy=fcfs,sjf,past_future"
 RATE = "workload.arrivals.rate_per_s"
@@ -85,7 +85,7 @@ def test_ctrl_c_while_figures_are_drawn_keeps_the_runs(servsim, small, monkeypat
 
     monkeypatch.setattr("servsim.cli.drawing.draw_comparison_of", impatient)
     ended = servsim("compare", small, "--vary", "seed=1,2", "--seeds", 1, "--jobs", 1)
-    assert ended.status == grids.INTERRUPTED
+    assert ended.status == INTERRUPTED
     assert Path("results/small-compare/comparison.csv").is_file()
 
 
@@ -134,10 +134,37 @@ def test_sweep_over_the_size_of_a_prefix_cache_draws_its_miss_ratio(servsim, sma
     assert 0 < found[200] < found[400] < found[2000] < 1
 
 
-def test_sweep_refuses_a_figure_that_no_summary_has(servsim, small):
-    ended = servsim("sweep", small, "--vary", f"{RATE}=5,40", "--metric", "ttft_s.p98", "--jobs", 1)
+@pytest.mark.parametrize(
+    ("metric", "remedy"),
+    [
+        ("ttft_s.p98", "did you mean 'ttft_s.p9"),
+        ("ttft_s", "did you mean"),
+        ("calibration", "such as ttft_s.p99"),
+        ("zzz", "such as ttft_s.p99"),
+    ],
+)
+def test_sweep_refuses_a_figure_that_no_summary_has_before_anything_is_simulated(
+    servsim, small, monkeypatch, metric, remedy
+):
+    monkeypatch.setattr("servsim.sweep.execute", lambda *_: pytest.fail("simulated"))
+    ended = servsim("sweep", small, "--vary", f"{RATE}=5,40", "--metric", "ttft_s.p99", "--metric", metric)
     assert ended.status == 2
-    assert "--metric: no run has a figure 'ttft_s.p98'" in ended.err and "prefix_cache.miss_ratio" in ended.err
+    assert f"--metric: no run has a figure '{metric}'" in ended.err and remedy in ended.err
+    assert not Path("results").exists()
+
+
+def test_sweep_refuses_attainment_where_no_variant_has_an_slo(servsim, small):
+    sweep = ("sweep", small, "--set", "slo=null", "--metric", "slo.attainment", "--jobs", 1)
+    ended = servsim(*sweep, "--vary", f"{RATE}=5,40")
+    assert ended.status == 2 and "no run has a figure 'slo.attainment'" in ended.err
+    assert servsim(*sweep, "--vary", "slo.ttft_s=0.1,0.2").status == 0
+
+
+def test_sweep_draws_what_only_a_run_names(servsim, small):
+    paths = ("scheduler.max_num_seqs", "slo.by_class.default.attainment")
+    metrics = [word for path in paths for word in ("--metric", path)]
+    assert servsim("sweep", small, "--vary", f"{RATE}=5,40", "--jobs", 1, *metrics).status == 0
+    assert Path("results/small-sweep/slo-by-class-default-attainment.png").is_file()
 
 
 def test_sweep_without_an_slo_says_what_it_leaves_out(servsim, small):

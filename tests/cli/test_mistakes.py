@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,23 @@ from servsim.scheduler.fcfs import Fcfs
         ("workload.lengths=azure-conv", "azure-conv-2023"),
         ("router=best", "round_robin"),
         ("instance.memory.tiers={cpu: 3}", "instance.memory.tiers.cpu"),
+        (
+            "instance.memory={allocator: prefix_blocks, tiers: {cpu: {capacity: 1, link: wire}}}",
+            "instance.memory.tiers.cpu.link: unknown link 'wire'\n  known are: cxl-2.0-x8, nvlink-c2c, pcie-gen3-x16",
+        ),
+        (
+            "slo.ttft_s=500ms",
+            "must be a number, found '500ms'\n  write the number alone: units stand in the names of keys",
+        ),
+        ("workload.arrivals.concurrency=3", "unknown key\n  known are: process, rate_per_s"),
+        ("instance.model=llama-2-7b", "unknown key\n  write it in its place: model"),
+        ("scheduler.policy=sjf", "unknown key\n  write it in its place: instance.scheduler"),
+        ("policy=sjf", "unknown key\n  write it in its place: instance.scheduler.policy or router.policy"),
+        ("rate_per_s=3", "unknown key\n  write it in its place: workload.arrivals.rate_per_s"),
+        (
+            "instance.hardware=zzz",
+            "unknown device 'zzz'\n  known are: a10, a100-80gb-sxm, b200, h100-sxm, h200-sxm",
+        ),
         ("seed", "write path=value"),
         ("instance.scheduler.max_num_batched_tokens=4", "max_num_seqs"),
         ("instance.max_model_len=1000000", "131072"),
@@ -80,6 +98,9 @@ def test_an_unknown_scenario_lists_the_known_ones(servsim, small):
     assert ended.status == 2
     assert "azure-conv-22rps" in ended.err
     assert servsim("run", "missing.yaml").status == 2
+    assert "did you mean 'small.yaml'?" in servsim("run", "small").err
+    assert "did you mean 'chat-on-one-h100'?" in servsim("run", "chat-on-one-h10").err
+    assert "this is a folder, not a file\n  give the scenario.yaml in it" in servsim("run", ".").err
 
 
 TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
@@ -146,6 +167,52 @@ def test_a_place_that_cannot_be_written_is_the_users_to_mend(servsim, small):
     ended = servsim("run", small, "--out", "file/below")
     assert ended.status == 2
     assert "file" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run", "small.yaml", "--out", "new", "--bench", "nowhere/bench.json"],
+            "there is no folder 'nowhere'\n  make the folder first",
+        ),
+        (
+            ["run", "small.yaml", "--out", "new", "--bench", "run"],
+            "is a folder, not a file\n  choose another file with --bench",
+        ),
+        (
+            ["run", "small.yaml", "--out", "new", "--bench", "small.yaml"],
+            "exists already\n  choose another file with --bench, or give",
+        ),
+        (["new", "small"], "exists already\n  choose another name, or delete it yourself"),
+        (["new", "nowhere/mine"], "there is no folder 'nowhere'\n  make the folder first, or choose another name"),
+        (["new", "folder/mine"], "folder is read-only\n  choose another name"),
+        (["plot", "run", "--out", "small.yaml"], "small.yaml is not a folder\n  choose another with --out"),
+        (["plot", "run", "--out", "folder/figures"], "folder is read-only\n  choose another with --out"),
+        (["plot", "rum"], "there is no such file or folder\n  give folders that servsim run, compare or sweep wrote"),
+        (["plot", "smal"], "there is no such file or folder\n  did you mean 'results/small'?"),
+        (["plot", "small.yaml"], "give a result folder of servsim, or the JSON of vllm bench serve"),
+    ],
+)
+def test_a_wrong_path_is_refused_with_a_remedy_before_anything_is_done(servsim, small, monkeypatch, arguments, message):
+    Path("folder").mkdir()
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "folder" and allowed(path, mode))
+    servsim("run", small)
+    servsim("run", small, "--out", "run")
+    monkeypatch.setattr("servsim.simulation.Simulation", lambda *_: pytest.fail("simulated"))
+    ended = servsim(*arguments)
+    assert ended.status == 2
+    assert message in ended.err
+
+
+def test_what_only_the_attempt_shows_to_be_unwritable_is_told_with_a_remedy(servsim, small):
+    servsim("run", small)
+    Path("taken").mkdir()
+    Path("taken/latency-cdf.png").mkdir()
+    ended = servsim("plot", "results/small", "--out", "taken")
+    assert ended.status == 2
+    assert "taken: cannot be written: Is a directory\n  choose another with --out" in ended.err
 
 
 class Broken(Fcfs):

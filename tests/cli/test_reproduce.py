@@ -43,6 +43,27 @@ def test_reproduce_knows_its_claims(servsim, small):
     assert all(name in ended.err for name in CLAIMS) or "did you mean" in ended.err
 
 
+def test_after_ctrl_c_what_was_tried_in_full_is_told_and_kept(servsim, small, cut_short, monkeypatch):
+    real = reproducing.run_trial
+
+    def impatient(trial):
+        if trial.claim.name == "vtc":
+            raise KeyboardInterrupt
+        return real(trial)
+
+    monkeypatch.setattr(reproducing, "run_trial", impatient)
+    ended = servsim("reproduce", "clairvoyant-burst", "vtc", "--jobs", 1, "--out", "out")
+    assert ended.status == 130
+    assert "clairvoyant-burst" in ended.out and "partial: 1 of 2 claims" in ended.out
+    assert "interrupted; the claims of which every run had ended were kept" in ended.err
+    assert [claim["name"] for claim in json.loads(Path("out/claims.json").read_text())["claims"]] == [
+        "clairvoyant-burst"
+    ]
+    ended = servsim("reproduce", "vtc", "--jobs", 1, "--out", "none")
+    assert ended.status == 130
+    assert ended.out == "partial: 0 of 1 claims\n" and not Path("none").exists()
+
+
 def test_a_run_that_fails_leaves_its_claim_unjudged(servsim, small, cut_short, monkeypatch):
     def broken(*_: object) -> None:
         raise ZeroDivisionError("made up")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "servsim.cli"]
+COMMAND = [sys.executable, "-m", "servsim"]
 
 
 def test_a_run_prints_its_summary_and_writes_its_folder(servsim, small):
@@ -69,6 +69,13 @@ def test_overwrite_spares_a_folder_that_is_not_ours(servsim, small):
     ended = servsim("run", small, "--out", "precious", "--overwrite")
     assert ended.status == 2
     assert Path("precious/thesis.tex").read_text() == "years of work"
+
+
+def test_a_reader_of_everything_that_goes_away_is_no_error(small):
+    process = subprocess.Popen([*COMMAND, "run", str(small)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process.stdout.close()  # as head does in 2>&1 | head
+    assert process.wait() == 0
+    assert Path("results/small/summary.json").is_file()
 
 
 def test_a_reader_that_goes_away_is_no_error(small):

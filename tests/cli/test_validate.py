@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from servsim.validation import measured
+from servsim.validation.measured import Comparison, Dataset, MeasuredRun, comparing
 
 Command = Any  # what the fixture ``servsim`` gives
 
@@ -19,6 +23,33 @@ def test_measured_runs_are_predicted_and_compared(servsim: Command, servsim_data
     assert {"errors.md", "runs.csv", "validation.json"} <= {path.name for path in out.iterdir()}
     again = servsim("validate", "vllm_0.19_per_request", "--jobs", 1, "--data", servsim_data, "--out", out)
     assert again.status == 2
+
+
+def test_after_ctrl_c_the_datasets_that_were_finished_are_told_and_kept(
+    servsim: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two datasets of one made-up run each; Ctrl-C comes in the second."""
+    names = ("vllm_0.15_load_stages", "vllm_0.6_tp_scaling")
+
+    def made_up(dataset: Dataset, _: Path) -> list[MeasuredRun]:
+        return [MeasuredRun("a run", dataset.name, "group", "test", {"name": "a-run"}, {"tpot_mean": 0.010})]
+
+    def compared(run: MeasuredRun) -> Comparison:
+        if run.dataset == names[1]:
+            raise KeyboardInterrupt
+        return Comparison(run, {"tpot_mean": 0.011})
+
+    monkeypatch.setattr(measured, "read_runs", made_up)
+    monkeypatch.setattr(comparing, "compare_run", compared)
+    (tmp_path / "serving").mkdir()
+    for out, interrupted in ((tmp_path / "out", names), (tmp_path / "none", names[1:])):
+        ended = servsim("validate", *interrupted, "--jobs", 1, "--data", tmp_path, "--out", out)
+        assert ended.status == 130
+        assert f"partial: {len(interrupted) - 1} of {len(interrupted)} datasets" in ended.out
+        assert "interrupted; the datasets of which every run had ended were kept" in ended.err
+    told = json.loads((tmp_path / "out" / "validation.json").read_text())
+    assert [one["name"] for one in told["datasets"]] == [names[0]]
+    assert not (tmp_path / "none").exists()
 
 
 def test_constants_are_fitted_and_printed(servsim: Command, servsim_data: Path) -> None:

@@ -74,6 +74,16 @@ def complaint(folder: Path, text: str) -> str:
         ("inner:\n  lo: 3", "x.yaml:2: inner.lo: unknown key\n  did you mean 'low'?"),
         ("inner: 3", "x.yaml:1: inner: must be keys and values, found 3"),
         ("inner:\n  high: 1\n  low: 3", "x.yaml:3: inner.low: low is above high\n  swap them"),
+        ("low: 3", "x.yaml:1: low: unknown key\n  write it in its place: either.low or inner.low"),
+        (
+            "inner: {rate_per_s: 3}",
+            "x.yaml:1: inner.rate_per_s: unknown key\n  write it in its place: arrivals.rate_per_s",
+        ),
+        (
+            "arrivals: {process: constant, rate_per_s: 3}",
+            "x.yaml:1: arrivals.rate_per_s: unknown key\n  known are: gap_s, process",
+        ),
+        ("inner: {zzz: 3}", "x.yaml:1: inner.zzz: unknown key\n  known are: high, low"),
         ("named: {chat: {hihg: 3}}", "x.yaml:1: named.chat.hihg: unknown key\n  did you mean 'high'?"),
         ("either: {hihg: 3}", "x.yaml:1: either.hihg: unknown key\n  did you mean 'high'?"),
         (

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from made_up_files import written
 
 from servsim.errors import ScenarioError
 from servsim.hardware import Device, default_efficiency, load_device, load_drive, load_hardware
@@ -41,18 +42,8 @@ sources: {everything: made up}
 """
 
 
-def written(folder: Path, text: str) -> Path:
-    path = folder / "made-up.yaml"
-    path.write_text(text)
-    return path
-
-
 def device(folder: Path, *replaced: tuple[str, str]) -> Device:
-    text = DEVICE
-    for old, new in replaced:
-        assert old in text
-        text = text.replace(old, new)
-    return load_device(written(folder, text))
+    return load_device(written(folder, DEVICE, *replaced))
 
 
 def test_a_written_efficiency_is_found_by_operator_and_dtype(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from made_up_files import written
 
 from servsim.errors import ScenarioError
 from servsim.hardware import Drive, LinkSpec, Route, Tier, load_device, load_drive, load_hardware, load_link
@@ -36,18 +37,8 @@ DRIVE = Drive(
 )
 
 
-def written(folder: Path, text: str) -> Path:
-    path = folder / "made-up.yaml"
-    path.write_text(text)
-    return path
-
-
 def wire(folder: Path, *replaced: tuple[str, str]) -> LinkSpec:
-    text = LINK
-    for old, new in replaced:
-        assert old in text
-        text = text.replace(old, new)
-    return load_link(written(folder, text))
+    return load_link(written(folder, LINK, *replaced))
 
 
 def test_every_link_asked_for_is_shipped_and_slower_than_its_wires() -> None:

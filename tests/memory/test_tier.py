@@ -49,13 +49,13 @@ def test_a_path_wins_over_the_catalogue(tmp_path: Path) -> None:
     [
         (
             CPU.model_copy(update={"link": "pcie-gen5-x15"}),
-            r"t\.link: unknown hardware 'pcie-gen5-x15'\n  did you mean",
+            r"t\.link: unknown link 'pcie-gen5-x15'\n  did you mean",
         ),
         (CPU.model_copy(update={"link": "./no.yaml"}), r"tiers\.t\.link: no such file"),
         (CPU.model_copy(update={"link": "h100-sxm"}), r"kind: h100-sxm is a GPU, not a link\n  name a link"),
         (SSD.model_copy(update={"device": "h100-sxm"}), r"kind: h100-sxm is a GPU, not an SSD\n  name a drive"),
         (SSD.model_copy(update={"device": "pcie-gen4-x4"}), r"kind: pcie-gen4-x4 is a link, not an SSD"),
-        (SSD.model_copy(update={"device": "samsung"}), r"instance\.memory\.tiers\.t\.device: unknown hardware"),
+        (SSD.model_copy(update={"device": "samsung"}), r"instance\.memory\.tiers\.t\.device: unknown drive"),
     ],
 )
 def test_what_is_unknown_or_something_else_is_refused(spec: TierSpec, message: str) -> None:
@@ -69,5 +69,5 @@ def test_a_tier_larger_than_its_drive_is_refused_with_both_sizes() -> None:
 
 
 def test_the_place_is_worded_by_the_scenario() -> None:
-    with pytest.raises(ScenarioError, match=r"^chat\.yaml:9: unknown hardware 'wire'"):
+    with pytest.raises(ScenarioError, match=r"^chat\.yaml:9: unknown link 'wire'"):
         resolve_tiers({"cpu": CPU.model_copy(update={"link": "wire"})}, lambda path: "chat.yaml:9")

@@ -105,7 +105,11 @@ def test_a_run_says_how_often_its_costs_were_taken_from_outside_what_was_measure
     inside = summary(0)
     assert "outside the range measured" not in printed(run_table(inside))
     text = printed(run_table({**inside, "outside_measured_range": {"gemm": 1234, "attention_decode": 2}}))
-    assert "outside the range measured on the device: attention_decode 2 times, gemm 1,234 times" in " ".join(
+    assert "outside the range measured on the device: attention_decode 2 times, gemm 1,234 times; docs" in " ".join(
+        text.split()
+    )
+    text = printed(run_table({**inside, "outside_measured_range": {"lm_head": 16}}))
+    assert "lm_head 16 times (expected: vocabularies are wider than the products that were measured); docs" in " ".join(
         text.split()
     )
 

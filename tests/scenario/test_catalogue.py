@@ -43,7 +43,20 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ScenarioError, match=r"unknown model 'zzz'\n  known are: llama-3.1-8b, other"):
         catalogue.locate("models", "zzz")
     with pytest.raises(ValueError, match="no catalogue"):
-        catalogue.folder("devices")
+        catalogue.folder("gadgets")
+
+
+def test_hardware_is_known_by_what_it_is(checkout: Path) -> None:
+    (checkout / "hardware").mkdir()
+    for name, kind in {"h100": "gpu", "xeon": "cpu", "pm9a3": "ssd", "pcie": "link"}.items():
+        (checkout / "hardware" / f"{name}.yaml").write_text(f"# A {kind}.\nname: {name}\nkind: {kind}\n")
+    assert catalogue.names("hardware") == ["h100", "pcie", "pm9a3", "xeon"]
+    assert catalogue.names("devices") == ["h100", "xeon"]
+    assert catalogue.names("drives") == ["pm9a3"]
+    with pytest.raises(ScenarioError, match=r"unknown link 'wire'\n  known are: pcie$"):
+        catalogue.find("links", "wire")
+    # Found all the same: the reader of links says better what is wrong with a drive.
+    assert catalogue.find("links", "pm9a3") == checkout / "hardware" / "pm9a3.yaml"
 
 
 @pytest.mark.usefixtures("checkout")

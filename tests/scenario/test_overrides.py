@@ -78,6 +78,24 @@ def test_a_key_missing_from_what_was_set_is_placed_there_too(chat: Path) -> None
     assert message.startswith("--set instance.cost.law=fixed: instance.cost.prefill_s: this key is missing")
 
 
+def test_a_mistake_in_a_dict_is_not_blamed_on_an_override_beside_it(chat: Path) -> None:
+    data = load_scenario(chat).to_dict()
+    data["instance"]["memory"]["block_size"] = 0
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(data, ["instance.memory.num_blocks=5", "slo.ttft_s=2"])
+    assert str(caught.value) == "scenario: instance.memory.block_size: must be at least 1, found 0"
+    data["instance"]["memory"] = None
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(data, ["instance.memory.num_block=5", "slo.ttft_s=2"])
+    assert caught.value.place == "--set instance.memory.num_block=5"
+
+
+def test_a_part_that_an_override_made_is_placed_there_until_it_is_replaced(chat: Path) -> None:
+    assert refused(chat, "scheduler.policy=sjf").startswith("--set scheduler.policy=sjf: scheduler: unknown key")
+    overrides = ("instance.frontend.x=1", "instance.frontend=3")
+    assert refused(chat, *overrides).startswith("--set instance.frontend=3: must be keys and values")
+
+
 def test_a_mistake_in_the_file_keeps_its_line_beside_overrides(chat: Path) -> None:
     chat.write_text(chat.read_text().replace("block_size: 16", "block_size: 0"))
     expected = "scenarios/chat.yaml:9: instance.memory.block_size: must be at least 1, found 0"

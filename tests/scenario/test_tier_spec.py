@@ -53,9 +53,9 @@ def test_tiers_written_out_read_back_equal(tmp_path: Path) -> None:
 
 def test_every_link_and_drive_is_told_with_its_key_path() -> None:
     assert list(tier_references(read(cpu=CPU, ssd=SSD))) == [
-        (("cpu", "link"), "pcie-gen5-x16"),
-        (("ssd", "link"), "pcie-gen4-x4"),
-        (("ssd", "device"), "samsung-pm9a3"),
+        (("cpu", "link"), "links", "pcie-gen5-x16"),
+        (("ssd", "link"), "links", "pcie-gen4-x4"),
+        (("ssd", "device"), "drives", "samsung-pm9a3"),
     ]
 
 

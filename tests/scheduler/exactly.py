@@ -8,7 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from case import Case
-from checks import nothing_is_lost, planning_leaves_no_trace, strided_equals_single, with_arrivals_on_boundaries
+from checks import (
+    cutting_is_harmless,
+    nothing_is_lost,
+    planning_leaves_no_trace,
+    strided_equals_single,
+    with_arrivals_on_boundaries,
+)
 from drawn import cases, picks
 from hypothesis import given
 from profiles import examples
@@ -28,6 +34,21 @@ def registered(policy: Any, **parameters: Any) -> Iterator[str]:
     schedulers["in test"] = made
     yield "in test"
     del schedulers["in test"]
+
+
+def holds_however_cut(policy: str, count: int = 10) -> None:
+    """Over drawn cases, and a cut at every arrival."""
+
+    @examples(count)
+    @given(cases())
+    def hold(case: Case) -> None:
+        case = replace(case, policy=policy)
+        strided_equals_single(case)
+        cutting_is_harmless(case)
+        planning_leaves_no_trace(case)
+        nothing_is_lost(case)
+
+    hold()
 
 
 def holds(policy: str, count: int = 10) -> None:

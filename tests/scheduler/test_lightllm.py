@@ -11,10 +11,7 @@ import pytest
 from assembly import Assembly
 from by_hand import ByHand
 from case import Asked, Case
-from checks import cutting_is_harmless, nothing_is_lost, planning_leaves_no_trace, strided_equals_single
-from drawn import cases
-from hypothesis import given
-from profiles import examples
+from exactly import holds_however_cut, registered
 from pydantic import ValidationError
 
 from servsim import registry
@@ -240,16 +237,6 @@ def test_a_ratio_that_contradicts_the_mode_is_refused(settings: dict[str, Any]) 
         },
     ],
 )
-def test_strides_are_exact_and_nothing_is_lost(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._registered["schedulers"], "mine", variant(**settings))
-
-    @examples(10)
-    @given(cases())
-    def hold(case: Case) -> None:
-        case = replace(case, policy="mine")
-        strided_equals_single(case)
-        cutting_is_harmless(case)
-        planning_leaves_no_trace(case)
-        nothing_is_lost(case)
-
-    hold()
+def test_strides_are_exact_and_nothing_is_lost(settings: dict[str, Any]) -> None:
+    with registered(LightLlm, **settings) as policy:
+        holds_however_cut(policy)

@@ -11,10 +11,7 @@ import pytest
 from assembly import Assembly
 from by_hand import ByHand
 from case import Asked, Case
-from checks import cutting_is_harmless, nothing_is_lost, planning_leaves_no_trace, strided_equals_single
-from drawn import cases
-from hypothesis import given
-from profiles import examples
+from exactly import holds_however_cut, registered
 
 from servsim import registry
 from servsim.cost.fixed import FixedCost
@@ -271,16 +268,6 @@ def test_a_lower_ratio_admits_more_and_retracts_more() -> None:
         {"schedule_policy": "shortest-prefill-first", "init_new_token_ratio": 0.01, "retract_decode_steps": 1},
     ],
 )
-def test_strides_are_exact_and_nothing_is_lost(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._registered["schedulers"], "mine", variant(**settings))
-
-    @examples(10)
-    @given(cases())
-    def hold(case: Case) -> None:
-        case = replace(case, policy="mine")
-        strided_equals_single(case)
-        cutting_is_harmless(case)
-        planning_leaves_no_trace(case)
-        nothing_is_lost(case)
-
-    hold()
+def test_strides_are_exact_and_nothing_is_lost(settings: dict[str, Any]) -> None:
+    with registered(Sglang, **settings) as policy:
+        holds_however_cut(policy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from by_hand import Constant
 
 from servsim.memory.radix import RadixAllocator
@@ -13,7 +14,7 @@ from servsim.request import Sequence
 from servsim.scheduler import Plan, Running, Surroundings
 from servsim.scheduler.orders import Order
 from servsim.scheduler.sglang import Sglang, SglangAdmission
-from servsim.scheduler.sglang_cache_orders import DfsWeightOrder, LongestPrefixOrder, ShortestPrefillOrder
+from servsim.scheduler.sglang_cache_orders import CacheOrder, DfsWeightOrder, LongestPrefixOrder, ShortestPrefillOrder
 
 
 class Bench:
@@ -54,6 +55,15 @@ class Bench:
 
 def ids(start: int, count: int) -> range:
     return range(start, start + count)
+
+
+class Unranked(CacheOrder):
+    """A kind that does not say how it ranks."""
+
+
+def test_an_order_that_does_not_rank_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="ranked"):
+        Bench(Unranked)
 
 
 def test_lpm_serves_the_longest_prefix_first_and_ties_as_they_came() -> None:

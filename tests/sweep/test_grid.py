@@ -67,6 +67,8 @@ def test_the_first_axis_of_several_numbers_is_drawn_along():
     assert numeric_axis(axes).path == "blocks"
     with pytest.raises(ScenarioError, match="several numbers"):
         numeric_axis(axes[:2])
+    with pytest.raises(ScenarioError, match=r"--vary x\.rate: 'ten' is no number\n  sweep over"):
+        numeric_axis([*axes[:2], parse_axis("x.rate=5,ten,20")])
 
 
 @pytest.mark.parametrize("target", [0.0, 1.1, -1.0, float("nan")])

@@ -40,6 +40,12 @@ def test_a_variant_that_cannot_be_stops_everything_before_it_begins(scenario):
         plan_jobs(scenario, variants([parse_axis("instance.tensor_parallel_size=1,3")]), 1, None)
 
 
+def test_a_varied_value_that_is_wrong_is_placed_where_it_was_written(scenario):
+    with pytest.raises(ScenarioError) as caught:
+        plan_jobs(scenario, variants([parse_axis("instance.memory.num_blocks=1000,x")]), 1, None)
+    assert str(caught.value) == "--vary instance.memory.num_blocks=x: must be an integer, found 'x'"
+
+
 def test_a_job_writes_its_own_folder_and_returns_its_summary(scenario, tmp_path):
     (job, lean) = plan_jobs(scenario, variants(POLICIES), 1, tmp_path)
     summary = run_job(job)

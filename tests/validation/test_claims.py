@@ -11,7 +11,7 @@ from servsim import load_scenario
 from servsim.errors import ScenarioError
 from servsim.scenario import catalogue
 from servsim.setup import Setup
-from servsim.validation import CLAIMS, find_claims, plan_trials, reproduce
+from servsim.validation import CLAIMS, find_claims, plan_trials, reproduce, reproducing
 
 NAMES = sorted(CLAIMS)
 PAPERS = sorted(name for name in catalogue.names("scenarios") if name.startswith("papers/"))
@@ -79,6 +79,18 @@ def test_a_claim_is_run_measured_and_judged():
     assert found.measured["nobody promoted"]["short p50"] <= found.measured["fcfs"]["short p50"]
     (again,) = reproduce([CLAIMS["clairvoyant-poisson"]], 1, 2, None, [cut_short])
     assert again.measured == found.measured
+
+
+def test_after_ctrl_c_the_claims_that_were_tried_in_full_are_judged(monkeypatch):
+    def trial(one):
+        if one.claim.name == "s3" and one.variant == 1:
+            raise KeyboardInterrupt
+        return {"throughput": 1.0, "batch": 1.0, "mean": 1.0, "tail": 1.0, "overtime": 0.0}
+
+    monkeypatch.setattr(reproducing, "run_trial", trial)
+    found = reproduce([CLAIMS["fastserve"], CLAIMS["s3"], CLAIMS["vtc"]], 1, 1)
+    assert [one.claim.name for one in found] == ["fastserve"]
+    assert found[0].verdict is not None
 
 
 def test_the_service_of_two_tenants_is_bounded_under_vtc_and_not_under_fcfs():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from servsim.validation.measured import (
     Comparison,
     MeasuredRun,
     compare_runs,
+    comparing,
     data_folder,
     errors_markdown,
     find_datasets,
@@ -91,9 +93,28 @@ def test_targets_say_what_was_reached_and_whether_that_is_enough() -> None:
 
 def test_a_run_that_cannot_be_simulated_is_a_failure_and_the_others_go_on() -> None:
     wrong = MeasuredRun("wrong", "vllm_0.15_load_stages", "group", "test", scenario(hardware="h1000"), {})
-    compared, failures = compare_runs([wrong, run("right", tpot_mean=0.01)], 1)
-    assert [one.run.name for one in compared] == ["right"]
-    assert [(failure.title, failure.is_bug) for failure in failures] == [("wrong", False)]
+    found = compare_runs([wrong, run("right", tpot_mean=0.01)], 1)
+    assert [one.run.name for one in found.comparisons] == ["right"]
+    assert [(failure.title, failure.is_bug) for failure in found.failures] == [("wrong", False)]
+    assert not found.unfinished
+
+
+def test_what_had_ended_before_ctrl_c_is_kept_and_whole_datasets_are_told_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, begun, late = (replace(run(name, tpot_mean=0.01), dataset=name) for name in ("whole", "begun", "late"))
+    runs = [whole, begun, replace(begun, name="stopped"), late]
+
+    def compared(one: MeasuredRun) -> Comparison:
+        if one.name == "stopped":
+            raise KeyboardInterrupt
+        return Comparison(one, {"tpot_mean": 0.01})
+
+    monkeypatch.setattr(comparing, "compare_run", compared)
+    found = compare_runs(runs, 1)
+    assert [one.run.name for one in found.comparisons] == ["whole", "begun"]
+    assert [one.name for one in found.unfinished] == ["stopped", "late"]
+    assert [one.run.name for one in found.in_whole_datasets] == ["whole"]
 
 
 def test_fitting_finds_the_constant_that_a_run_was_made_with() -> None:
@@ -222,19 +243,21 @@ def test_targets_are_reached_but_for_those_that_the_documentation_says_are_misse
     name: str, servsim_data: Path
 ) -> None:
     dataset = DATASETS[name]
-    compared, failures = compare_runs(read_runs(dataset, servsim_data), 1)
-    assert not failures
-    found = reached(dataset, compared)
-    assert {one.target for one in found} == set(dataset.targets)
-    for one in found:
+    found = compare_runs(read_runs(dataset, servsim_data), 1)
+    assert not found.failures
+    compared = found.comparisons
+    targets = reached(dataset, compared)
+    assert {one.target for one in targets} == set(dataset.targets)
+    for one in targets:
         assert one.value <= MISSED.get((name, one.metric), one.target.at_most), (one.metric, one.value)
-    assert {(name, one.metric) for one in found if not one.met} == {key for key in MISSED if key[0] == name}
+    assert {(name, one.metric) for one in targets if not one.met} == {key for key in MISSED if key[0] == name}
 
 
 def test_a_sample_at_fixed_concurrency_is_nearer_than_the_best_peer(servsim_data: Path) -> None:
     runs = read_runs(DATASETS["closed_loop_h100"], servsim_data)
-    compared, failures = compare_runs([one for one in runs if "AIConfigurator" in one.peers][::6], 1)
-    assert not failures
+    found = compare_runs([one for one in runs if "AIConfigurator" in one.peers][::6], 1)
+    assert not found.failures
+    compared = found.comparisons
     for metric, at_most in (("tpot_mean", 0.06), ("ttft_mean", 0.20)):
         lines = {line.who: line for line in lines_of(compared) if (line.rows_are, line.metric) == (WITH_PEER, metric)}
         assert lines["servsim"].median <= at_most
@@ -243,8 +266,9 @@ def test_a_sample_at_fixed_concurrency_is_nearer_than_the_best_peer(servsim_data
 
 def test_what_a_validation_writes_can_be_read_again(servsim_data: Path, tmp_path: Path) -> None:
     dataset = DATASETS["vllm_0.19_per_request"]
-    compared, failures = compare_runs(read_runs(dataset, servsim_data), 1)
-    assert not failures
+    found = compare_runs(read_runs(dataset, servsim_data), 1)
+    assert not found.failures
+    compared = found.comparisons
     write_validation(tmp_path / "out", compared)
     told = json.loads((tmp_path / "out" / "validation.json").read_text())
     assert [one["name"] for one in told["datasets"]] == [dataset.name]

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from servsim.writing import writing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -90,10 +92,10 @@ def shared_legend(figure: Figure, axes: Axes, most_columns: int = 4) -> None:
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Write ``<stem>.png`` (300 dpi) and ``<stem>.svg``; the same figure gives the same bytes."""
+    """Write ``<stem>.png`` (300 dpi) and ``<stem>.svg``; the same figure gives the same bytes. Raises ResultError."""
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    with styled():
+    with styled(), writing(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
         for path in paths:
             figure.savefig(path, metadata={"Software": None} if path.suffix == ".png" else {"Date": None})
     return paths

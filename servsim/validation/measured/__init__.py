@@ -1,6 +1,6 @@
 """Measured runs of real engines: rebuilt as scenarios, predicted, and compared."""
 
-from servsim.validation.measured.comparing import Comparison, compare_runs
+from servsim.validation.measured.comparing import Compared, Comparison, compare_runs
 from servsim.validation.measured.datasets import DATASETS, data_folder, find_datasets, read_runs
 from servsim.validation.measured.fitting import Fit, fit_engine
 from servsim.validation.measured.run import Dataset, MeasuredRun, Target
@@ -9,6 +9,7 @@ from servsim.validation.measured.tables import error_tables, errors_markdown, wr
 
 __all__ = [
     "DATASETS",
+    "Compared",
     "Comparison",
     "Dataset",
     "Fit",

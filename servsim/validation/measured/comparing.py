@@ -20,7 +20,7 @@ from servsim.validation.measured.datasets import DATASETS
 from servsim.validation.measured.run import MeasuredRun
 from servsim.validation.measured.watching import Curves, watched
 
-__all__ = ["Comparison", "compare_run", "compare_runs"]
+__all__ = ["Compared", "Comparison", "compare_run", "compare_runs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,21 @@ class Comparison:
         return _relative(self.run.peers.get(peer, {}).get(metric), self.run.measured.get(metric))
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What became of many runs, each in their order; ``unfinished`` are those that Ctrl-C kept from ending."""
+
+    comparisons: list[Comparison]
+    failures: list[Failure]
+    unfinished: list[MeasuredRun]
+
+    @property
+    def in_whole_datasets(self) -> list[Comparison]:
+        """The comparisons of those datasets of which no run is unfinished."""
+        broken = {run.dataset for run in self.unfinished}
+        return [one for one in self.comparisons if one.run.dataset not in broken]
+
+
 def compare_run(run: MeasuredRun) -> Comparison | Failure | None:
     """Simulate a run and measure it in the terms of its dataset; None after Ctrl-C."""
     try:
@@ -56,11 +71,14 @@ def compare_run(run: MeasuredRun) -> Comparison | Failure | None:
 
 def compare_runs(
     runs: Sequence[MeasuredRun], num_processes: int | None = None, on_end: Callable[[], None] | None = None
-) -> tuple[list[Comparison], list[Failure]]:
-    """All runs, in their order, and those that failed. Raises KeyboardInterrupt after Ctrl-C."""
+) -> Compared:
+    """Predict all runs; after Ctrl-C what has ended by then is kept."""
     found = all_of(compare_run, runs, num_processes, on_end)
-    compared = [one for one in found if isinstance(one, Comparison)]
-    return compared, [one for one in found if isinstance(one, Failure)]
+    return Compared(
+        [one for one in found if isinstance(one, Comparison)],
+        [one for one in found if isinstance(one, Failure)],
+        [run for run, one in zip(runs, found, strict=True) if one is None],
+    )
 
 
 def _compared(run: MeasuredRun) -> Comparison | None:

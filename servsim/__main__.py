@@ -1,0 +1,5 @@
+"""``python -m servsim`` is ``servsim``."""
+
+from servsim.cli import main
+
+main()

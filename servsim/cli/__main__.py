@@ -1,5 +1,0 @@
-"""``python -m servsim.cli`` is ``servsim``."""
-
-from servsim.cli import main
-
-main()
