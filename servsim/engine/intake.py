@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import simpy
 
 from servsim.clock import ARRIVAL, schedule_at
+from servsim.engine.groups import Forking
 from servsim.engine.parts import Parts
 from servsim.request import Request, Sequence
 
@@ -45,7 +47,7 @@ class Intake:
     def submit(self, request: Request) -> None:
         """A request arrives, now."""
         tokens = request.prompt_tokens + request.output_tokens
-        if tokens > self._max_model_len or not self._memory.fits(tokens - 1):
+        if tokens > self._max_model_len or not self._fits(request):
             return self._reject(request)
         sequence = Sequence(
             request.request_id,
@@ -57,7 +59,10 @@ class Intake:
             request.priority,
             request.hash_ids,
             session=request.session,
+            width=request.width,
         )
+        if sequence.width > 1:
+            self._facts.group(request)
         sequence.predicted_tokens = self._predictor.predict(request)
         if self._hit_fraction:
             sequence.cached_tokens = self._hit(request.prompt_tokens)
@@ -72,6 +77,11 @@ class Intake:
         assert ready.callbacks is not None
         ready.callbacks.append(lambda _: self._predicted(sequence, request))
         schedule_at(self._env, ready, self._env.now + late_s, ARRIVAL)
+
+    def _fits(self, request: Request) -> bool:
+        if request.width > 1:
+            return cast(Forking, self._memory).fits_group(request)
+        return self._memory.fits(request.prompt_tokens + request.output_tokens - 1)
 
     def _hit(self, prompt_tokens: int) -> int:
         """Full blocks only, and never the last token: it has to be computed for there to be an output (as in vLLM)."""
