@@ -22,6 +22,9 @@ class OutputsSpec(Spec):
         description="Whether they are one request whose prompt is computed once and whose blocks they share, as in "
         "vLLM v0; else each is a request of its own, as in v1.",
     )
+    equally_long: bool = Field(
+        False, description="Whether forked answers are all as long as the first; answers that are requests always are."
+    )
 
 
 class BeamSpec(Spec):

@@ -111,10 +111,9 @@ class VllmV0(LinePolicy):
             victims = self._rule.walk(round_, self._by_age(), self._rule.free_blocks, self._held_blocks)
             if victims:
                 return self._preempting(round_, victims)
-            spare_blocks = 0
         else:
             round_.grow_decoders()
-            spare_blocks = self.memory.total_blocks - self.memory.blocks_after(1)
+        spare_blocks = self.memory.total_blocks - self.memory.blocks_after(1)
         returning = self._returning(round_, spare_blocks) if self._swapped else []
         if not returning:
             return DECODE if running.decoders else IDLE

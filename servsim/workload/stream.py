@@ -9,7 +9,7 @@ from servsim.workload.blocks import RequestBlock, RequestStream
 from servsim.workload.groups import grouped
 from servsim.workload.replay import open_trace
 from servsim.workload.sampling import sampled
-from servsim.workload.synthetic import open_synthetic
+from servsim.workload.synthetic import drawn_outputs, open_synthetic
 
 __all__ = ["RequestBlock", "RequestStream", "open_stream"]
 
@@ -24,7 +24,7 @@ def open_stream(spec: SyntheticWorkload | TraceWorkload, streams: Streams) -> Re
     if spec.beam_search is not None:
         return grouped(stream, beams=spec.beam_search.width)
     if (outputs := forked_outputs(spec.samples)) > 1:
-        return stream if isinstance(spec, SyntheticWorkload) else grouped(stream, outputs=outputs)
+        return stream if drawn_outputs(spec) > 1 else grouped(stream, outputs=outputs)
     if (samples := requests_each(spec.samples)) == 1:
         return stream
     return sampled(stream, samples, spec.tokens_per_hash if isinstance(spec, SyntheticWorkload) else 16)

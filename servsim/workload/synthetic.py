@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from servsim.scenario.arrival_spec import ClosedLoopArrivals
-from servsim.scenario.group_spec import forked_outputs
-from servsim.scenario.workload_spec import SyntheticWorkload
+from servsim.scenario.group_spec import OutputsSpec, forked_outputs
+from servsim.scenario.workload_spec import SyntheticWorkload, TraceWorkload
 from servsim.streams import Streams
 from servsim.workload.arrivals import arrival_times
 from servsim.workload.blocks import BLOCK_REQUESTS, Floats, RequestBlock, RequestStream
@@ -17,7 +17,14 @@ from servsim.workload.conversations import conversation_blocks
 from servsim.workload.groups import with_outputs
 from servsim.workload.mixture import Mixture, drawn_lengths
 
-__all__ = ["open_synthetic"]
+__all__ = ["drawn_outputs", "open_synthetic"]
+
+
+def drawn_outputs(spec: SyntheticWorkload | TraceWorkload) -> int:
+    """Outputs of each request whose lengths are drawn one by one."""
+    samples = spec.samples
+    alike = isinstance(spec, TraceWorkload) or (isinstance(samples, OutputsSpec) and samples.equally_long)
+    return 1 if alike else forked_outputs(samples)
 
 
 def open_synthetic(spec: SyntheticWorkload, streams: Streams, block_requests: int = BLOCK_REQUESTS) -> RequestStream:
@@ -48,7 +55,7 @@ def open_synthetic(spec: SyntheticWorkload, streams: Streams, block_requests: in
 def _blocks(spec: SyntheticWorkload, mixture: Mixture, streams: Streams, block_requests: int) -> Iterator[RequestBlock]:
     next_times = arrival_times(spec.arrivals, streams)
     classes, prompts, outputs = (streams.get(name) for name in ("classes", "lengths.prompt", "lengths.output"))
-    several, others = forked_outputs(spec.samples), streams.get("lengths.further_outputs")
+    several, others = drawn_outputs(spec), streams.get("lengths.further_outputs")
     given, asked = 0, _first_block(spec, block_requests)
     while asked:
         arrival_s = next_times(asked)
