@@ -36,17 +36,16 @@ class Decoders:
         tokens = request.output_tokens if sequence.width == 1 else self._groups.next_tokens(sequence, request)
         self.completions.add(sequence, self._running.step + tokens - sequence.generated_tokens)
 
-    def goes_on(self, group: Sequence, request: Request) -> bool:
-        """Whether one that is due is a group, and not at its end: what was to happen to it has then happened."""
-        if group.width == 1:
-            return False
+    def ends(self, group: Sequence) -> bool:
+        """Whether a group that is due is at its end; if not, what was to happen to it happens now."""
+        request = self._groups.requests[group]
         if self._running.generated_tokens(group) == request.output_tokens:
             self._groups.end(group)
-            return False
+            return True
         self.leave(group)
-        self._groups.happen(group, request)
+        self._groups.happen(group)
         self.start(group, request)
-        return True
+        return False
 
     def stop(self, sequence: Sequence) -> None:
         """The sequence stops before its end."""

@@ -44,9 +44,12 @@ class Groups:
         self._memory = cast(Forking, parts.memory)
         self._draws: Callable[[Request], Reorderings] | None = parts.reorderings
         self._beams: dict[Sequence, Reorderings] = {}
+        self.requests: dict[Sequence, Request] = {}
+        """What groups that have begun to decode are to come to."""
 
     def next_tokens(self, sequence: Sequence, request: Request) -> int:
         """Tokens of each member at which something happens to a group next."""
+        self.requests[sequence] = request
         if request.beam_width == 1:
             return (request.output_tokens, *request.further_outputs)[sequence.width - 1]
         beams = self._beams.get(sequence)
@@ -56,8 +59,9 @@ class Groups:
             beams = self._beams[sequence] = self._draws(request)
         return min(beams.at_tokens, request.output_tokens)
 
-    def happen(self, sequence: Sequence, request: Request) -> None:
+    def happen(self, sequence: Sequence) -> None:
         """What was to happen to a group that does not decode just now."""
+        request = self.requests[sequence]
         if request.beam_width > 1:
             self._memory.replace_beam(sequence, *self._beams[sequence].take())
             return
@@ -65,7 +69,10 @@ class Groups:
         left = sum(output > tokens for output in (request.output_tokens, *request.further_outputs))
         self._memory.end_outputs(sequence, sequence.width - left)
         self._running.narrow(sequence, left)
+        if left == 1:
+            self.end(sequence)
 
     def end(self, sequence: Sequence) -> None:
-        """A group has ended."""
+        """A group has ended, or is none any more."""
+        del self.requests[sequence]
         self._beams.pop(sequence, None)

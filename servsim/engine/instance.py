@@ -365,8 +365,7 @@ class Instance:
         due = self._completions.pop_until(running.step)
         if due or (self._stride is not None and self._steps_done == self._stride.limit):
             self._end_stride(0, decoders)
-        requests = self._intake.requests
-        return [self._finish(one, now_s) for one in due if not self._decoders.goes_on(one, requests[one])]
+        return [self._finish(one, now_s) for one in due if one.width == 1 or self._decoders.ends(one)]
 
     def _emit_after_prefill(self, sequence: Sequence, now_s: float) -> None:
         """The step that ended a prefill emits a token; from now on the sequence decodes."""

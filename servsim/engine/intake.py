@@ -47,7 +47,9 @@ class Intake:
     def submit(self, request: Request) -> None:
         """A request arrives, now."""
         tokens = request.prompt_tokens + request.output_tokens
-        if tokens > self._max_model_len or not self._fits(request):
+        width = request.width
+        fits = self._memory.fits(tokens - 1) if width == 1 else cast(Forking, self._memory).fits_group(request)
+        if tokens > self._max_model_len or not fits:
             return self._reject(request)
         sequence = Sequence(
             request.request_id,
@@ -59,9 +61,9 @@ class Intake:
             request.priority,
             request.hash_ids,
             session=request.session,
-            width=request.width,
+            width=width,
         )
-        if sequence.width > 1:
+        if width > 1:
             self._facts.group(request)
         sequence.predicted_tokens = self._predictor.predict(request)
         if self._hit_fraction:
@@ -77,11 +79,6 @@ class Intake:
         assert ready.callbacks is not None
         ready.callbacks.append(lambda _: self._predicted(sequence, request))
         schedule_at(self._env, ready, self._env.now + late_s, ARRIVAL)
-
-    def _fits(self, request: Request) -> bool:
-        if request.width > 1:
-            return cast(Forking, self._memory).fits_group(request)
-        return self._memory.fits(request.prompt_tokens + request.output_tokens - 1)
 
     def _hit(self, prompt_tokens: int) -> int:
         """Full blocks only, and never the last token: it has to be computed for there to be an output (as in vLLM)."""

@@ -96,16 +96,18 @@ class PagedAllocator(StaysOnDevice):
 
     def join(self, sequence: Sequence) -> None:
         """The sequence decodes from now on, with ``sequence.kv_tokens`` stored."""
-        self._phases[(self._steps - sequence.kv_tokens) % self.block_size] += sequence.width
-        self._decoders += sequence.width
-        if sequence.width > 1:
+        width = sequence.width
+        self._phases[(self._steps - sequence.kv_tokens) % self.block_size] += width
+        self._decoders += width
+        if width > 1:
             self._join_group(sequence)
 
     def leave(self, sequence: Sequence) -> None:
         """The sequence decodes no more; ``sequence.kv_tokens`` is up to date."""
-        self._phases[(self._steps - sequence.kv_tokens) % self.block_size] -= sequence.width
-        self._decoders -= sequence.width
-        if sequence.width > 1:
+        width = sequence.width
+        self._phases[(self._steps - sequence.kv_tokens) % self.block_size] -= width
+        self._decoders -= width
+        if width > 1:
             self._leave_group(sequence)
 
     def advance(self, steps: int) -> None:
@@ -124,7 +126,7 @@ class PagedAllocator(StaysOnDevice):
 
     def steps_until_full(self, at_most: int) -> int:
         """For how many of the next ``at_most`` steps all decoders can grow without a refusal."""
-        free = self.free_blocks - self._copies
+        free = self.total_blocks - self.used_blocks - self._copies
         if free < 0:
             return 0
         # Over any block_size consecutive steps each decoder takes one block.
@@ -197,7 +199,7 @@ class PagedAllocator(StaysOnDevice):
             blocks += sum(self._phases[first:last])
             if last > self.block_size:
                 blocks += sum(self._phases[: last - self.block_size])
-        return blocks + self._copies if steps else 0
+        return blocks + self._copies if self._copies and steps else blocks
 
     def _join_group(self, sequence: Sequence) -> None:
         """A group decodes: forked from its prompt, or with the blocks that it had in common before."""

@@ -86,6 +86,7 @@ class OneFreeBlock:
         todo = deque(by_age)
         victims: list[Sequence] = []
         alone = len(todo) == 1
+        block_size = self._memory.block_size
         while todo:
             sequence = todo.popleft()
             if not sequence.decoding:
@@ -99,5 +100,8 @@ class OneFreeBlock:
                 if victim is sequence:
                     break
             else:
-                spare_blocks -= next_blocks(sequence, kv_tokens, self._memory.block_size)
+                if sequence.width > 1:
+                    spare_blocks -= next_blocks(sequence, kv_tokens, block_size)
+                else:
+                    spare_blocks -= kv_tokens % block_size == 0
         return victims
