@@ -13,7 +13,7 @@ from servsim.memory.paged_round import PagedRound
 from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Request, Sequence
 
-__all__ = ["PagedAllocator"]
+__all__ = ["PagedAllocator", "PagedRound"]
 
 
 class PagedAllocator(StaysOnDevice):
