@@ -31,7 +31,7 @@ class Request(NamedTuple):
     @property
     def width(self) -> int:
         """Sequences that it takes: its outputs, or the beams that are searched."""
-        return self.beam_width + len(self.further_outputs)  # one of the two at most is more than none
+        return self.beam_width + len(self.further_outputs)  # a beam search has no further outputs
 
     @property
     def further_tokens(self) -> int:

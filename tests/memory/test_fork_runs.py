@@ -12,6 +12,7 @@ from whole_runs import run, strided_equals_single
 
 import servsim
 from servsim.errors import CapacityError
+from servsim.metrics.token_times import all_token_times
 
 TIER = {"cpu": {"capacity": "1 GiB", "link": "pcie-gen4-x16"}}
 
@@ -109,6 +110,19 @@ def test_all_tokens_that_come_out_are_counted() -> None:
     assert throughput["output_tokens_per_s"] == pytest.approx(4 * 10 * throughput["requests_per_s"])
     steps = result.strides["steps"] * result.strides["decode_seqs"]
     assert steps.sum() == 5 * 4 * 9  # the first token comes with the prefill
+
+
+@pytest.mark.parametrize("workload", [SAMPLES, BEAMS])
+def test_the_tokens_of_the_longest_output_can_be_told_from_the_rows(workload: dict[str, Any]) -> None:
+    records = run(scenario(workload, num_blocks=45, preemption_mode="swap"))
+    rows = records.requests
+    times = dict(all_token_times(records))
+    assert rows["preemptions"].any()
+    for number, output_tokens, finish_s in zip(
+        rows["request_id"], rows["output_tokens"], rows["finish_s"], strict=True
+    ):
+        assert len(times[number]) == output_tokens
+        assert times[number][-1] == pytest.approx(finish_s)
 
 
 def test_a_run_stops_where_a_group_finds_no_swap_space() -> None:
