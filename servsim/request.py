@@ -25,11 +25,26 @@ class Request(NamedTuple):
     priority: int = 0  # lower is more urgent, as in vLLM
     hash_ids: tuple[int, ...] = ()  # content in units of tokens, maybe of the output too; equal ids are equal content
     session: int = -1  # the conversation that it belongs to; -1: none
+    further_outputs: tuple[int, ...] = ()  # how long its other outputs are, longest first; none exceeds output_tokens
+    beam_width: int = 1  # beams of a beam search, all as long as output_tokens; 1: none is made
+
+    @property
+    def width(self) -> int:
+        """Sequences that it takes: its outputs, or the beams that are searched."""
+        return self.beam_width + len(self.further_outputs)  # a beam search has no further outputs
+
+    @property
+    def further_tokens(self) -> int:
+        """Tokens of all its outputs but the longest; of all its beams but one."""
+        return sum(self.further_outputs) + (self.beam_width - 1) * self.output_tokens
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
     """How far a request has got. Policies and allocators are handed these.
+
+    One stands for a whole *sequence group* where a request has several outputs, or beams: they are prefilled once, and
+    from then on each of ``width`` rows takes every step with the others, so that all are equally long.
 
     While a sequence decodes, its progress is not stored but follows from a step counter that all
     decoders share (:class:`servsim.scheduler.running.Running`): nothing in it changes from step to
@@ -59,6 +74,7 @@ class Sequence:
     swapped: bool = False  # out of the device, or back and about to emit
     transfer_wait_s: float = 0.0  # spent waiting for its KV to be copied back
     session: int = -1  # the conversation that it belongs to; -1: none
+    width: int = 1  # live sequences of its group: outputs that have not ended, or beams
     held: Any = field(default=None, repr=False)  # the allocator's own note about it
 
     @property

@@ -36,6 +36,7 @@ from servsim.setup import Setup
 from servsim.streams import Streams
 from servsim.version import VERSION
 from servsim.workload import RequestStream, open_stream
+from servsim.workload.beams import BeamDraws
 from servsim.workload.source import Source
 
 if TYPE_CHECKING:
@@ -133,13 +134,24 @@ class Simulation:
             swap_space=swap_space,
         )
         policy = self._policy(surroundings)
-        frontend = spec.frontend
+        frontend, beams = spec.frontend, self.scenario.workload.beam_search
         return Parts(
-            policy, running, memory, self.cost, self._predictor, self._facts, self.setup.max_model_len,
-            spec.stepping == "single", frontend.time_s if frontend.takes_time else None,
-            spec.memory.prefix_hit_fraction,
-            self.setup.read_bounds(memory), spec.memory.compression.scanned, swap_space, lane,
-        )  # fmt: skip
+            policy,
+            running,
+            memory,
+            self.cost,
+            self._predictor,
+            self._facts,
+            self.setup.max_model_len,
+            single_stepping=spec.stepping == "single",
+            frontend=frontend.time_s if frontend.takes_time else None,
+            prefix_hit_fraction=spec.memory.prefix_hit_fraction,
+            read_bounds=self.setup.read_bounds(memory),
+            scan_share=spec.memory.compression.scanned,
+            swap_space=swap_space,
+            lane=lane,
+            reorderings=None if beams is None else BeamDraws(Streams(self.scenario.seed), beams.reorder_probability),
+        )
 
     def _policy(self, surroundings: Surroundings) -> Policy:
         """One instance's policy; raises what is wrong with it in these surroundings with its place in the scenario."""

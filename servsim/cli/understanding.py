@@ -242,11 +242,16 @@ def _lengths(block: RequestBlock, total: int | None) -> list[Row]:
             some,
         )
 
-    return [
+    rows = [
         described("prompt tokens", block.prompt_tokens),
         described("output tokens", block.output_tokens),
         described("declared max_tokens", block.max_tokens),
     ]
+    if block.further_outputs is not None:
+        rows.append(("outputs", f"{1 + block.further_outputs.shape[1]} a request, of which the longest is told above"))
+    if block.beam_width > 1:
+        rows.append(("beams", f"{block.beam_width} a request, as long as its output"))
+    return rows
 
 
 def _slo(scenario: Scenario) -> list[Row]:

@@ -6,10 +6,11 @@ from typing import Protocol
 
 from servsim.cost.stride import Stride
 from servsim.engine.completions import Completions
+from servsim.engine.groups import Groups
 from servsim.engine.parts import Parts
 from servsim.engine.reading import Reading
 from servsim.memory.kept import KvBounds
-from servsim.request import Sequence
+from servsim.request import Request, Sequence
 
 __all__ = ["DecodeStrides", "Decoders"]
 
@@ -30,7 +31,7 @@ class DecodeStrides(Protocol):
 
 
 class Decoders:
-    """The decoders of an instance: their progress, their memory, what they read, and when they end."""
+    """The decoders of an instance: their progress, their memory, what they read, and when they end or change."""
 
     def __init__(self, parts: Parts) -> None:
         self._running = parts.running
@@ -38,16 +39,29 @@ class Decoders:
         bounds = parts.read_bounds or ((KvBounds(),) if parts.scan_share else ())
         self._reading = Reading(parts.running, bounds) if bounds else None
         self._scan_share = parts.scan_share
+        self._groups = Groups(parts)
         self.completions = Completions()
         """When they end; each of those that it gives is to :meth:`leave`."""
 
-    def start(self, sequence: Sequence, output_tokens: int) -> None:
-        """The sequence decodes from now on; it ends with its ``output_tokens``-th token."""
+    def start(self, sequence: Sequence, request: Request) -> None:
+        """The sequence decodes from now on; it ends with its ``output_tokens``-th token, or changes before."""
         self._running.join(sequence)
         self._memory.join(sequence)
         if self._reading is not None:
             self._reading.join(sequence)
-        self.completions.add(sequence, self._running.step + output_tokens - sequence.generated_tokens)
+        tokens = request.output_tokens if sequence.width == 1 else self._groups.next_tokens(sequence, request)
+        self.completions.add(sequence, self._running.step + tokens - sequence.generated_tokens)
+
+    def ends(self, group: Sequence) -> bool:
+        """Whether a group that is due is at its end; if not, what was to happen to it happens now."""
+        request = self._groups.requests[group]
+        if self._running.generated_tokens(group) == request.output_tokens:
+            self._groups.end(group)
+            return True
+        self.leave(group)
+        self._groups.happen(group)
+        self.start(group, request)
+        return False
 
     def stop(self, sequence: Sequence) -> None:
         """The sequence stops before its end."""

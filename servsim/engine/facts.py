@@ -20,6 +20,11 @@ class Facts:
         self._requests = recorder.requests.append
         self._strides = recorder.strides.append
         self._pauses = recorder.pauses.append
+        self._further_tokens = recorder.further_tokens
+
+    def group(self, request: Request) -> None:
+        """A request with several outputs, or beams, has arrived."""
+        self._further_tokens[request.request_id] = request.further_tokens
 
     def finished(self, sequence: Sequence, output_tokens: int, instance: int, now_s: float) -> None:
         """A request has its last token."""

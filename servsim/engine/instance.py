@@ -362,10 +362,10 @@ class Instance:
                 if sequence.kv_tokens == sequence.total_tokens:
                     self._emit_after_prefill(sequence, now_s)
             self._end_stride(prefill_tokens, decoders)
-        ended = self._completions.pop_until(running.step)
-        if ended or (self._stride is not None and self._steps_done == self._stride.limit):
+        due = self._completions.pop_until(running.step)
+        if due or (self._stride is not None and self._steps_done == self._stride.limit):
             self._end_stride(0, decoders)
-        return [self._finish(sequence, now_s) for sequence in ended]
+        return [self._finish(one, now_s) for one in due if one.width == 1 or self._decoders.ends(one)]
 
     def _emit_after_prefill(self, sequence: Sequence, now_s: float) -> None:
         """The step that ended a prefill emits a token; from now on the sequence decodes."""
@@ -379,7 +379,7 @@ class Instance:
         self._start_decoding(sequence)
 
     def _start_decoding(self, sequence: Sequence) -> None:
-        self._decoders.start(sequence, self._intake.requests[sequence].output_tokens)
+        self._decoders.start(sequence, self._intake.requests[sequence])
 
     def _finish(self, sequence: Sequence, now_s: float) -> Request:
         request = self._intake.requests.pop(sequence)

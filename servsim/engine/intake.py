@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import simpy
 
 from servsim.clock import ARRIVAL, schedule_at
+from servsim.engine.groups import Forking
 from servsim.engine.parts import Parts
 from servsim.request import Request, Sequence
 
@@ -45,7 +47,9 @@ class Intake:
     def submit(self, request: Request) -> None:
         """A request arrives, now."""
         tokens = request.prompt_tokens + request.output_tokens
-        if tokens > self._max_model_len or not self._memory.fits(tokens - 1):
+        width = request.width
+        fits = self._memory.fits(tokens - 1) if width == 1 else cast(Forking, self._memory).fits_group(request)
+        if tokens > self._max_model_len or not fits:
             return self._reject(request)
         sequence = Sequence(
             request.request_id,
@@ -57,7 +61,10 @@ class Intake:
             request.priority,
             request.hash_ids,
             session=request.session,
+            width=width,
         )
+        if width > 1:
+            self._facts.group(request)
         sequence.predicted_tokens = self._predictor.predict(request)
         if self._hit_fraction:
             sequence.cached_tokens = self._hit(request.prompt_tokens)

@@ -15,6 +15,7 @@ from servsim.request import Request
 from servsim.scheduler.policy import Policy
 from servsim.scheduler.predictors import Predictor
 from servsim.scheduler.running import Running
+from servsim.workload.beams import Reorderings
 
 __all__ = ["Parts"]
 
@@ -37,3 +38,4 @@ class Parts:
     scan_share: float = 0.0  # and of every token in the context such a part of what it reads of a token
     swap_space: SwapSpace | None = None  # where the policy swaps to, if that is a tier of the scenario
     lane: Lane | None = None  # through the stages of a pipeline, where other virtual engines share them
+    reorderings: Callable[[Request], Reorderings] | None = None  # of the beams of a request; None: there are none

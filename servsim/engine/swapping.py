@@ -8,6 +8,7 @@ import simpy
 
 from servsim.clock import TRANSFER, schedule_at
 from servsim.engine.parts import Parts
+from servsim.memory.forks import held_blocks
 from servsim.memory.swap_space import SwapSpace
 from servsim.request import Sequence
 from servsim.scheduler.plan import Plan
@@ -40,7 +41,7 @@ class Swapping:
         for sequence in (*plan.preempted, *plan.swapped_out):
             self._memory.loading.pop(sequence, None)
         for sequence in plan.copied_out:
-            space.send_out(sequence, -(-sequence.kv_tokens // size))
+            space.send_out(sequence, held_blocks(sequence, sequence.kv_tokens, size))
         for sequence in plan.copied_in:
             space.call_back(sequence)
 

@@ -66,7 +66,8 @@ class Allocator(Protocol):
 
     Decoders all store one more token a step, so their growth is counted together: :meth:`join` when a
     sequence starts to decode, :meth:`advance` when all of them took steps, :meth:`leave` when one stops.
-    Between ``leave`` and ``join`` a sequence's ``kv_tokens`` says what it stores.
+    Between ``leave`` and ``join`` a sequence's ``kv_tokens`` says what it stores. One whose attribute ``forks`` is true
+    holds sequence groups as well, as :class:`servsim.engine.groups.Forking` has it.
     """
 
     block_size: int

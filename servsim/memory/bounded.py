@@ -11,7 +11,8 @@ from servsim.documents import refusal
 from servsim.errors import ScenarioError
 from servsim.memory.allocator import Round
 from servsim.memory.kept import KvBounds
-from servsim.memory.paged import PagedAllocator, PagedRound
+from servsim.memory.paged import PagedAllocator
+from servsim.memory.paged_round import PagedRound
 from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Sequence
 
@@ -60,6 +61,7 @@ class BoundedAllocator(PagedAllocator):
     """
 
     Parameters = BoundedParameters
+    forks = False
 
     def __init__(self, surroundings: MemorySurroundings) -> None:
         super().__init__(surroundings)

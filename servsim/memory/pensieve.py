@@ -48,6 +48,7 @@ class PensieveAllocator(PagedAllocator):
     """
 
     uses_tiers = True
+    forks = False
 
     class Parameters(PagedAllocator.Parameters):
         """What a scenario may say under ``memory`` besides the common keys."""

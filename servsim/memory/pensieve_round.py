@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from servsim.memory.paged import PagedRound
+from servsim.memory.paged_round import PagedRound
 from servsim.memory.pensieve_chunks import Conversation
 from servsim.request import Sequence
 

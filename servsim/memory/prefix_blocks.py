@@ -59,6 +59,7 @@ class PrefixBlocksAllocator(PagedAllocator):
 
     uses_tiers = True
     shares = True
+    forks = False
 
     class Parameters(PagedAllocator.Parameters):
         """What a scenario may say under ``memory`` besides the common keys."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from servsim.memory.block_pool import Block, Doomed
-from servsim.memory.paged import PagedRound
+from servsim.memory.paged_round import PagedRound
 from servsim.memory.tiers import Part
 from servsim.request import Sequence
 

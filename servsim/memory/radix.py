@@ -51,6 +51,7 @@ class RadixAllocator(PagedAllocator):
     """
 
     shares = True
+    forks = False
 
     class Parameters(PagedAllocator.Parameters):
         """What a scenario may say under ``memory`` besides the common keys."""

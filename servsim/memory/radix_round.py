@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servsim.memory.paged import PagedRound
+from servsim.memory.paged_round import PagedRound
 from servsim.memory.radix_tree import Node
 from servsim.request import Sequence
 

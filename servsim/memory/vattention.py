@@ -14,7 +14,8 @@ from servsim.clock import TRANSFER, schedule_at
 from servsim.documents import refusal
 from servsim.errors import CapacityError, SimulationError
 from servsim.memory.allocator import Fetch, Round
-from servsim.memory.paged import PagedAllocator, PagedRound
+from servsim.memory.paged import PagedAllocator
+from servsim.memory.paged_round import PagedRound
 from servsim.memory.surroundings import MemorySurroundings
 from servsim.memory.vattention_pages import MAP_S, page_groups
 from servsim.memory.vattention_slots import Slots
@@ -68,6 +69,7 @@ class VAttentionAllocator(PagedAllocator):
     """
 
     Parameters = VAttentionParameters
+    forks = False
 
     def __init__(self, surroundings: MemorySurroundings) -> None:
         settings = surroundings.parameters or VAttentionParameters()

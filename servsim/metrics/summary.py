@@ -96,6 +96,8 @@ class _Figures:
             },
         )
         tokens = {name: int(requests[name][finished].sum()) for name in _TOKENS}
+        if self._records.further_tokens is not None:
+            tokens["output_tokens"] += int(self._records.further_tokens[finished].sum())
         return {
             "counts": _counts(requests, select, slo),
             "duration_s": duration_s,

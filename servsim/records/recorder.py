@@ -61,7 +61,8 @@ class Records:
     came is NaN. ``strides`` has one row a stride or a step with prefill, by instance and time; states in it are
     as of ``end_s``, before what finishes there is freed. ``pauses`` says when a started request
     emitted nothing: not at any t with ``start_s < t < end_s``, again at ``end_s``. ``memory`` has what the allocators
-    of all instances report together.
+    of all instances report together. ``further_tokens`` says of each request how long its outputs
+    other than the longest are in all, of a beam search its beams other than one; None where there are none.
     """
 
     requests: dict[str, NDArray[Any]]
@@ -72,6 +73,7 @@ class Records:
     notes: tuple[str, ...] = ()
     partial: bool = False
     memory: dict[str, float] = field(default_factory=dict)
+    further_tokens: NDArray[np.int64] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +84,7 @@ class Recorder:
     strides: Columns = field(default_factory=lambda: Columns(_STRIDE_TYPES))
     pauses: Columns = field(default_factory=lambda: Columns(_PAUSE_TYPES))
     memory: dict[str, float] = field(default_factory=dict)
+    further_tokens: dict[int, int] = field(default_factory=dict)  # by request_id, of those that have several outputs
 
     def records(
         self,
@@ -91,8 +94,9 @@ class Recorder:
         partial: bool = False,
     ) -> Records:
         """What was written, sorted: requests by id, strides by instance and time, pauses by request and time. Once."""
+        requests = _sorted(self.requests.take(), "request_id")
         return Records(
-            requests=_sorted(self.requests.take(), "request_id"),
+            requests=requests,
             strides=_sorted(self.strides.take(), "instance", "start_s"),
             pauses=_sorted(self.pauses.take(), "request_id", "start_s"),
             tenants=tenants,
@@ -100,7 +104,11 @@ class Recorder:
             notes=notes,
             partial=partial,
             memory=self.memory,
+            further_tokens=self._further(requests["request_id"]) if self.further_tokens else None,
         )
+
+    def _further(self, request_id: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([self.further_tokens.get(number, 0) for number in request_id.tolist()], dtype=np.int64)
 
 
 def _sorted(columns: dict[str, NDArray[Any]], *keys: str) -> dict[str, NDArray[Any]]:

@@ -156,8 +156,8 @@ def _lists(records: Records, scenario: Scenario, times: Mapping[int, NDArray[np.
 
 
 def _most_tokens(records: Records, times: Mapping[int, NDArray[np.float64]]) -> float | None:
-    """Output tokens in the fullest second, counted from the first arrival as vLLM does."""
-    if not times:
+    """Output tokens in the fullest second, counted from the first arrival as vLLM does; None where it is not known."""
+    if not times or records.further_tokens is not None:  # a request with several outputs emits several at a time
         return None
     since_s = records.requests["arrival_s"].min()
     return float(np.bincount((np.concatenate(list(times.values())) - since_s).astype(np.int64)).max())

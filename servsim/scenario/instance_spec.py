@@ -6,11 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from servsim import registry
 from servsim.documents import Spec, WholeNumber, refusal
 from servsim.request import Request
 from servsim.scenario.compression_spec import CompressionSpec
-from servsim.scenario.plug_in import PlugInSpec
+from servsim.scenario.plug_in import PlugInSpec, plug_ins_with
 from servsim.scenario.scheduler_spec import SchedulerSpec
 from servsim.scenario.tier_spec import Tiers
 
@@ -183,7 +182,7 @@ class InstanceSpec(Spec):
                 raise refusal(why, remedy=remedy, at=("scheduler", "swap_copies"))
             return self
         if not getattr(scheduler.plug_in, "swaps", False):
-            able, swapping = _with(memory.kind, "uses_tiers"), _with(scheduler.kind, "swaps")
+            able, swapping = plug_ins_with(memory.kind, "uses_tiers"), plug_ins_with(scheduler.kind, "swaps")
             raise refusal(
                 f"the allocator {memory.allocator} keeps nothing below the device, "
                 f"and the policy {scheduler.policy} swaps nothing",
@@ -194,7 +193,7 @@ class InstanceSpec(Spec):
             message = f"the policy {scheduler.policy} swaps nothing as it is set to recompute"
             raise refusal(message, remedy="set it to swap or auto, or leave tiers out", at=tiers)
         if len(memory.tiers) > 1:
-            remedy = f"keep one, or use the allocator {_with(memory.kind, 'uses_tiers')}"
+            remedy = f"keep one, or use the allocator {plug_ins_with(memory.kind, 'uses_tiers')}"
             raise refusal(f"{len(memory.tiers)} tiers, but a policy swaps to one", remedy=remedy, at=tiers)
         fields = {} if parameters is None else type(parameters).model_fields
         for name in getattr(parameters, "told_by_tier", ()):
@@ -202,15 +201,3 @@ class InstanceSpec(Spec):
                 remedy = f"leave {name} out: capacity and link of memory.tiers and the model tell it"
                 raise refusal("there is a tier to swap to", remedy=remedy, at=("scheduler", name))
         return self
-
-
-def _with(kind: str, attribute: str) -> str:
-    """The plug-ins of a kind with such an attribute, in words."""
-    return " or ".join(name for name in registry.names(kind) if _has(kind, name, attribute))
-
-
-def _has(kind: str, name: str, attribute: str) -> bool:
-    try:
-        return bool(getattr(registry.resolve(kind, name), attribute, False))
-    except (ImportError, AttributeError):  # a broken plug-in that nobody asked for
-        return False

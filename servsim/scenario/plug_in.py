@@ -12,7 +12,7 @@ from servsim import registry
 from servsim.documents import Spec, refusal
 from servsim.errors import ScenarioError, suggestion
 
-__all__ = ["PlugInSpec", "parameter_schema"]
+__all__ = ["PlugInSpec", "parameter_schema", "plug_ins_with"]
 
 
 class PlugInSpec(Spec):
@@ -72,6 +72,18 @@ def parameter_schema(kind: str, name: str) -> type[BaseModel] | None:
         raise ScenarioError(f"the plug-in '{name}' cannot be imported: {error}") from error
     schema: type[BaseModel] | None = getattr(plug_in, "Parameters", None)
     return schema
+
+
+def plug_ins_with(kind: str, attribute: str) -> str:
+    """The plug-ins of a kind with such an attribute, in words."""
+    return " or ".join(name for name in registry.names(kind) if _has(kind, name, attribute))
+
+
+def _has(kind: str, name: str, attribute: str) -> bool:
+    try:
+        return bool(getattr(registry.resolve(kind, name), attribute, False))
+    except (ImportError, AttributeError):  # a broken plug-in that nobody asked for
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from servsim.errors import ScenarioError, suggestion
 from servsim.scenario import catalogue
 from servsim.scenario.anchoring import DATA_VARIABLE, anchored, files
 from servsim.scenario.engine_preset import with_engine
+from servsim.scenario.group_rules import check_groups
 from servsim.scenario.instance_spec import InstanceSpec
 from servsim.scenario.overrides import with_override
 from servsim.scenario.scheduler_spec import Router, RouterSpec
@@ -116,6 +117,11 @@ class Scenario(Spec):
             if name not in used:
                 remedy = suggestion(name, used)
                 raise refusal(f"the workload has no SLO class '{name}'", remedy=remedy, at=("slo", name))
+        return self
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        check_groups(self.workload, self.instance)
         return self
 
 

@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from servsim import registry
 from servsim.documents import Spec, WholeNumber, refusal
 from servsim.scenario.arrival_spec import ArrivalSpec, PiecewiseArrivals
+from servsim.scenario.group_spec import BeamSpec, Samples, forked_outputs, requests_each
 from servsim.scenario.plug_in import PlugInSpec
 from servsim.scenario.session_spec import PrefixSpec, SessionSpec
 from servsim.scenario.workload_files import LengthSpec
@@ -39,8 +40,8 @@ class ClassSpec(Spec):
     sessions: SessionSpec | None = Field(None, description="By default those of the workload.")
 
 
-Samples = Annotated[WholeNumber, Field(ge=1, le=1024)]
-_SAMPLES = "Answers to each prompt, each a request of its own that arrives with the others (n in OpenAI's API)."
+_SAMPLES = "Answers to each prompt: a number of requests that arrive together, or keys that say who makes them."
+_BEAMS = "A beam search for each request; by default there is none."
 
 
 class SyntheticWorkload(Spec):
@@ -68,13 +69,22 @@ class SyntheticWorkload(Spec):
     )
 
     samples: Samples = Field(1, description=_SAMPLES)
+    beam_search: BeamSpec | None = Field(None, description=_BEAMS)
 
     @model_validator(mode="after")
     def _check_samples(self) -> Self:
-        waits = self.sessions is not None or any(one.sessions is not None for one in self.classes or ())
-        if self.samples > 1 and (waits or self.arrivals.process == "closed_loop"):
+        parts: tuple[SyntheticWorkload | ClassSpec, ...] = (self, *(self.classes or ()))
+        waits = any(one.sessions is not None for one in parts)
+        if requests_each(self.samples) > 1 and (waits or self.arrivals.process == "closed_loop"):
             remedy = "leave sessions and closed loops out"
             raise refusal("several answers cannot be waited for", remedy=remedy, at=("samples",))
+        _check_group(self)
+        if self.beam_search is not None or forked_outputs(self.samples) > 1:
+            for name in ("prefixes", "sessions"):
+                if any(getattr(one, name) is not None for one in parts):
+                    message = "requests with several outputs have nothing in common with each other"
+                    at = "samples" if self.beam_search is None else "beam_search"
+                    raise refusal(message, remedy=f"leave {name} out", at=(at,))
         return self
 
     @model_validator(mode="after")
@@ -125,10 +135,12 @@ class TraceWorkload(PlugInSpec):
     )
     arrivals: ArrivalSpec | None = Field(None, description="Replaces the times of the file; needed where it has none.")
     samples: Samples = Field(1, description=_SAMPLES)
+    beam_search: BeamSpec | None = Field(None, description=_BEAMS)
 
     @model_validator(mode="after")
     def _check_samples(self) -> Self:
-        if self.samples > 1 and self.arrivals is not None and self.arrivals.process == "closed_loop":
+        _check_group(self)
+        if requests_each(self.samples) > 1 and self.arrivals is not None and self.arrivals.process == "closed_loop":
             raise refusal("several answers cannot be waited for", remedy="leave closed loops out", at=("samples",))
         return self
 
@@ -152,6 +164,12 @@ class TraceWorkload(PlugInSpec):
             raise refusal(message, remedy="leave out time_scale or arrivals", at=("time_scale",))
         _refuse_drying_up(self.arrivals)
         return self
+
+
+def _check_group(workload: SyntheticWorkload | TraceWorkload) -> None:
+    samples = workload.samples if isinstance(workload.samples, int) else workload.samples.count
+    if workload.beam_search is not None and samples > 1:
+        raise refusal("a beam search has one answer", remedy="leave samples or beam_search out", at=("beam_search",))
 
 
 def _refuse_drying_up(arrivals: Any) -> None:

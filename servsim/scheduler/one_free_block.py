@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 
 from servsim.memory.allocator import Round
+from servsim.memory.forks import next_blocks
 from servsim.request import Sequence
 from servsim.scheduler.policy import UNBOUNDED, Surroundings
 
@@ -24,7 +25,7 @@ class OneFreeBlock:
     alone goes on as long as the memory really suffices, where v0 would preempt it for ever.
 
     The rule is about memory that is granted by the block as decoders grow; where nothing grows (contiguous
-    extents) it never fails.
+    extents) it never fails. A group asks for as many free blocks as it has live sequences.
 
     Source: ``can_append_slots`` of vLLM v0's block manager, and sarathi-serve's.
     """
@@ -45,17 +46,18 @@ class OneFreeBlock:
     def surely_holds(self, pledged_blocks: int = 0) -> bool:
         """Whether every decoder finds a free block in the next step; ``pledged_blocks`` are free in name only.
 
-        If it says no, :meth:`walk` may still find that nobody has to go: it depends on who asks last.
+        If it says no, :meth:`walk` may still find that nobody has to go: it depends on who asks last, and on whether
+        the widest group that was ever admitted is still there.
         """
         memory = self._memory
-        if memory.blocks_after(1) + pledged_blocks < memory.total_blocks:
+        if memory.blocks_after(1) + pledged_blocks + self._running.widest <= memory.total_blocks:
             return True
         return memory.steps_until_full(UNBOUNDED) >= UNBOUNDED
 
     def stable_steps(self, pledged_blocks: int = 0) -> int:
         """For how many steps :meth:`surely_holds` stays true, as far as it is easily told; 1 in doubt."""
         memory = self._memory
-        last_block = memory.total_blocks - pledged_blocks
+        last_block = memory.total_blocks - pledged_blocks - (self._running.widest - 1)
         decoders = max(1, self._running.decoders)
         # Over any block_size consecutive steps each decoder takes one block.
         surely = ((last_block - memory.used_blocks - 1) // decoders - 1) * memory.block_size
@@ -84,12 +86,13 @@ class OneFreeBlock:
         todo = deque(by_age)
         victims: list[Sequence] = []
         alone = len(todo) == 1
+        block_size = self._memory.block_size
         while todo:
             sequence = todo.popleft()
             if not sequence.decoding:
                 continue
             kv_tokens = running.kv_tokens(sequence)
-            while (spare_blocks < 1 and not alone) or not round_.grow(sequence, kv_tokens):
+            while (spare_blocks < sequence.width and not alone) or not round_.grow(sequence, kv_tokens):
                 victim = todo.pop() if todo else sequence
                 round_.release(victim, running.kv_tokens(victim))
                 spare_blocks += held_blocks(victim)
@@ -97,5 +100,8 @@ class OneFreeBlock:
                 if victim is sequence:
                     break
             else:
-                spare_blocks -= kv_tokens % self._memory.block_size == 0
+                if sequence.width > 1:
+                    spare_blocks -= next_blocks(sequence, kv_tokens, block_size)
+                else:
+                    spare_blocks -= kv_tokens % block_size == 0
         return victims

@@ -63,7 +63,8 @@ class Policy(Protocol):
     :meth:`begin`. ``plan`` leaves no trace: asked twice with nothing between, it answers the same.
 
     A policy whose attribute ``asynchronous`` is true is planned for while a step runs: a plan then sees what
-    had arrived when the step before it began.
+    had arrived when the step before it began. One whose attribute ``groups`` is true counts a sequence as
+    its ``width``.
     """
 
     def __init__(self, surroundings: Surroundings) -> None: ...

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from servsim.errors import CapacityError
 from servsim.memory.allocator import Round
+from servsim.memory.forks import held_blocks, next_blocks
 from servsim.request import Sequence
 from servsim.scheduler.admissions import Admission
 from servsim.scheduler.host_copies import CopyParameters, HostCopies
@@ -51,18 +53,21 @@ class VllmV0(LinePolicy):
     step and hold it up, block by block (:class:`HostCopies`). With ``swap_copies: async``, which vLLM has not, those
     who come back join the decoders when their KV is there, and may be preempted meanwhile.
 
-    Single sequences are recomputed in vLLM v0; ``preemption_mode: swap`` is what it does with beams, or when told to;
-    with ``auto`` each victim goes the way that takes less time by itself, and is recomputed without room.
+    Single sequences are recomputed in vLLM v0, or swapped where ``preemption_mode`` says so; with ``auto`` each victim
+    goes the way that takes less time by itself, and is recomputed without room. A group with several live outputs or
+    beams takes as many of the ``max_num_seqs`` seats, asks for as many free blocks before each step and before it comes
+    back, and is swapped in any mode, with what its members share; where the swap space is full, the run stops.
     Deviations: vLLM wants ``max_num_batched_tokens >= max_model_len``, here a prompt longer than the budget is
     prefilled by itself; a request that runs alone is let in, or back, without the watermark; where the swap
-    space is full vLLM stops with an error, here the victim is recomputed. With ``delay_factor`` the head's arrival
-    stands for the oldest one's. Chunked prefill and beams are not modelled. Any order and any rule may be given.
+    space is full vLLM stops with an error, here a single sequence is recomputed. With ``delay_factor`` the head's
+    arrival stands for the oldest one's. Chunked prefill is not modelled. Any order and any rule may be given.
 
     Source: vLLM 0.4's core/scheduler.py and block manager, as read in the vllm-ltr fork and in sarathi-serve.
     """
 
     Parameters = VllmV0Parameters
     swaps = True
+    groups = True
 
     def __init__(
         self, surroundings: Surroundings, order: Order | None = None, admission: Admission | None = None
@@ -94,7 +99,7 @@ class VllmV0(LinePolicy):
         running = self.running
         self.queue.refresh(now_s)
         self._notice(now_s)
-        may_admit = not self._swapped and len(self.queue) > 0 and len(running.sequences) < self.max_num_seqs
+        may_admit = not self._swapped and len(self.queue) > 0 and running.seats < self.max_num_seqs
         if may_admit or running.prefilling:
             plan = self._plan_prefill(now_s, may_admit=may_admit)
             if plan is not None:
@@ -106,10 +111,9 @@ class VllmV0(LinePolicy):
             victims = self._rule.walk(round_, self._by_age(), self._rule.free_blocks, self._held_blocks)
             if victims:
                 return self._preempting(round_, victims)
-            spare_blocks = 0
         else:
             round_.grow_decoders()
-            spare_blocks = self.memory.total_blocks - self.memory.blocks_after(1)
+        spare_blocks = self.memory.total_blocks - self.memory.blocks_after(1)
         returning = self._returning(round_, spare_blocks) if self._swapped else []
         if not returning:
             return DECODE if running.decoders else IDLE
@@ -188,20 +192,22 @@ class VllmV0(LinePolicy):
         Blocks that would be found in a prefix cache count as wanted all the same, as v0's ``can_allocate`` has it.
         """
         running = self.running
-        places = min(self.max_num_seqs - len(running.sequences), len(self.queue))
+        seats = self.max_num_seqs - running.seats
+        places = min(seats, len(self.queue))
         admitted = 0
         while admitted < places:
             sequence = self.queue.peek(admitted)
             tokens = round_.lacking(sequence)
             blocks = self._rule.blocks(sequence.total_tokens)
             alone = not prefills and not running.sequences
-            if (blocks > spare_blocks and not alone) or (tokens > budget and prefills):
+            if (blocks > spare_blocks and not alone) or (tokens > budget and prefills) or sequence.width > seats:
                 break
             if not self.admission.admits(sequence, admitted) or not round_.admit(sequence, tokens, alone=alone):
                 break
             prefills.append((sequence, tokens))
             spare_blocks -= blocks
             budget -= tokens
+            seats -= sequence.width
             admitted += 1
         return admitted
 
@@ -217,11 +223,19 @@ class VllmV0(LinePolicy):
                 swapped.append(victim)
             else:
                 preempted.append(victim)
-        decode = sum(victim.decoding for victim in victims) < self.running.decoders
+        decode = sum(victim.width for victim in victims if victim.decoding) < self.running.decoders
         return Plan((), 0, decode, (), preempted, swapped, (), swapped, (), self._copy_s(swapped), round_)
 
     def _is_swapped(self, victim: Sequence, blocks: int, room: int) -> bool:
         """Whether the KV of a victim is kept, where so many blocks are free for the ``blocks`` that it takes."""
+        if victim.width > 1:
+            if blocks > room:
+                raise CapacityError(
+                    f"request {victim.request_id} has {victim.width} live sequences, which are swapped when preempted, "
+                    f"but of the swap space only {room} blocks are free, and it has {blocks}",
+                    remedy="raise the capacity of the tier, or swap_space_gib, or lower max_num_seqs",
+                )
+            return True
         if self._mode == "auto":
             return self._host.is_cheaper(victim, self.running.kv_tokens(victim), room)
         return self._mode == "swap" and blocks <= room
@@ -229,14 +243,16 @@ class VllmV0(LinePolicy):
     def _returning(self, round_: Round, spare_blocks: int) -> list[Sequence]:
         """Swapped sequences that come back, oldest first, none skipped."""
         returning: list[Sequence] = []
-        places = self.max_num_seqs - len(self.running.sequences)
-        for sequence in self._swapped[: max(0, places)]:
-            blocks = self._rule.blocks(sequence.kv_tokens) + 1
+        seats, size = self.max_num_seqs - self.running.seats, self.memory.block_size
+        for sequence in self._swapped:
+            seats -= sequence.width
+            blocks = self._held_blocks(sequence) + sequence.width
             alone = not returning and not self.running.sequences
-            if (spare_blocks - blocks < self._watermark_blocks and not alone) or not round_.restore(sequence):
+            short = spare_blocks - blocks < self._watermark_blocks and not alone
+            if seats < 0 or short or not round_.restore(sequence):
                 break
-            # The block for its next token is granted only where it is needed.
-            spare_blocks -= blocks - (sequence.kv_tokens % self.memory.block_size > 0)
+            # The block for the next token is granted only where it is needed.
+            spare_blocks -= blocks - sequence.width + next_blocks(sequence, sequence.kv_tokens, size)
             returning.append(sequence)
         return returning
 
@@ -246,7 +262,7 @@ class VllmV0(LinePolicy):
 
     def _held_blocks(self, sequence: Sequence) -> int:
         """Blocks that a sequence fills, here or, swapped, in host memory."""
-        return self._rule.blocks(self.running.kv_tokens(sequence))
+        return held_blocks(sequence, self.running.kv_tokens(sequence), self.memory.block_size)
 
     def _by_age(self) -> list[Sequence]:
         """The running ones, oldest first."""

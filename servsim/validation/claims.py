@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from servsim.errors import ScenarioError, suggestion
+from servsim.validation.block_sharing import BLOCK_SHARING
 from servsim.validation.chunk_attention import CHUNK_ATTENTION
 from servsim.validation.claim import Claim
 from servsim.validation.clairvoyant import CLAIRVOYANT_BURST, CLAIRVOYANT_POISSON
@@ -39,6 +40,7 @@ CLAIMS: dict[str, Claim] = {
         LONG_CONTEXT,
         PENSIEVE,
         PAGED_ATTENTION,
+        BLOCK_SHARING,
         VATTENTION,
         CHUNK_ATTENTION,
         RELAY_ATTENTION,

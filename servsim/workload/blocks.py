@@ -48,6 +48,8 @@ class RequestBlock:
     priority: NDArray[np.int32]  # lower is more urgent
     hash_ids: Sequence[tuple[int, ...]] | None = None  # content of the prompts, of sessions' outputs too; None: unknown
     turns: Turns | None = None  # None: no request waits for the end of another
+    further_outputs: Ints | None = None  # a row a request: lengths of its outputs but the longest, longest first
+    beam_width: int = 1  # of all of them
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -67,6 +69,10 @@ class RequestBlock:
         ]
         if self.turns is not None:
             columns.append(self.turns.session.tolist())
+        if self.further_outputs is not None or self.beam_width > 1:
+            further = repeat(()) if self.further_outputs is None else map(tuple, self.further_outputs.tolist())
+            session = () if self.turns is not None else (repeat(-1),)
+            columns.extend((*session, further, repeat(self.beam_width)))
         return map(Request, *columns)
 
 

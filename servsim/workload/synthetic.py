@@ -7,15 +7,24 @@ from collections.abc import Iterator
 import numpy as np
 
 from servsim.scenario.arrival_spec import ClosedLoopArrivals
-from servsim.scenario.workload_spec import SyntheticWorkload
+from servsim.scenario.group_spec import OutputsSpec, forked_outputs
+from servsim.scenario.workload_spec import SyntheticWorkload, TraceWorkload
 from servsim.streams import Streams
 from servsim.workload.arrivals import arrival_times
 from servsim.workload.blocks import BLOCK_REQUESTS, Floats, RequestBlock, RequestStream
 from servsim.workload.closed_loop import ClosedLoop
 from servsim.workload.conversations import conversation_blocks
+from servsim.workload.groups import with_outputs
 from servsim.workload.mixture import Mixture, drawn_lengths
 
-__all__ = ["open_synthetic"]
+__all__ = ["drawn_outputs", "open_synthetic"]
+
+
+def drawn_outputs(spec: SyntheticWorkload | TraceWorkload) -> int:
+    """Outputs of each request whose lengths are drawn one by one."""
+    samples = spec.samples
+    alike = isinstance(spec, TraceWorkload) or (isinstance(samples, OutputsSpec) and samples.equally_long)
+    return 1 if alike else forked_outputs(samples)
 
 
 def open_synthetic(spec: SyntheticWorkload, streams: Streams, block_requests: int = BLOCK_REQUESTS) -> RequestStream:
@@ -46,6 +55,7 @@ def open_synthetic(spec: SyntheticWorkload, streams: Streams, block_requests: in
 def _blocks(spec: SyntheticWorkload, mixture: Mixture, streams: Streams, block_requests: int) -> Iterator[RequestBlock]:
     next_times = arrival_times(spec.arrivals, streams)
     classes, prompts, outputs = (streams.get(name) for name in ("classes", "lengths.prompt", "lengths.output"))
+    several, others = drawn_outputs(spec), streams.get("lengths.further_outputs")
     given, asked = 0, _first_block(spec, block_requests)
     while asked:
         arrival_s = next_times(asked)
@@ -56,7 +66,13 @@ def _blocks(spec: SyntheticWorkload, mixture: Mixture, streams: Streams, block_r
             ended, arrival_s = ended or late > 0, arrival_s[: len(arrival_s) - late]
         if count := len(arrival_s):
             uniforms = (classes.random(count), prompts.random(count), outputs.random(count))
-            yield _block(given, arrival_s, mixture, *uniforms)
+            block = _block(given, arrival_s, mixture, *uniforms)
+            if several > 1:
+                drawn = others.random((count, several - 1)).T
+                which, u = mixture.members(uniforms[0]), uniforms[1]
+                further = [drawn_lengths(mixture.lengths, which, u, v)[1] for v in drawn]
+                block = with_outputs(block, np.column_stack(further))
+            yield block
         given += count
         asked = 0 if ended else min(block_requests, (spec.num_requests or given + block_requests) - given)
 

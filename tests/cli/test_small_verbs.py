@@ -51,6 +51,16 @@ def test_check_names_the_preset_of_an_engine_and_what_goes_before_it(servsim, sm
     assert _line(out, " policy ").split()[1] == "fcfs"  # the scenario's own, not the preset's vllm_v0
 
 
+def test_check_tells_how_many_outputs_or_beams_a_request_has(servsim, small):
+    policy = ("--set", "instance.scheduler.policy=vllm_v0")
+    several = servsim("check", "chat-on-one-h100", *policy, "--set", "workload.samples={count: 4, forked: true}").out
+    assert "4 a request, of which the longest is told above" in _line(several, " outputs ")
+    beams = servsim("check", "chat-on-one-h100", *policy, "--set", "workload.beam_search={width: 3}").out
+    assert "3 a request, as long as its output" in _line(beams, " beams ")
+    refused = servsim("check", "chat-on-one-h100", "--set", "workload.beam_search={width: 3}")
+    assert refused.status == 2 and "use the policy vllm_v0" in refused.err
+
+
 def test_check_shows_how_blocks_were_derived(servsim, small):
     out = servsim("check", "chat-on-one-h100").out
     left, block = (

@@ -27,6 +27,7 @@ from servsim.scheduler.policy import Surroundings
 from servsim.scheduler.predictors import Oracle
 from servsim.scheduler.running import Running
 from servsim.streams import Streams
+from servsim.workload.beams import BeamDraws
 
 KV = KvShape(num_layers=2, row_bytes=25, bytes_per_token=100)
 
@@ -36,7 +37,7 @@ class Run:
 
     def __init__(
         self,
-        requests: list[Asked],
+        requests: list[Asked] | list[Request],
         policy: str,
         *,
         copies: str = "async",
@@ -79,12 +80,13 @@ class Run:
         predictor = Oracle(None, streams.get("predictor"))
         facts = Facts(self.recorder)
         parts = Parts(
-            kind(surroundings), running, self.memory, cost, predictor, facts, 1 << 20, single, swap_space=self.space
-        )
+            kind(surroundings), running, self.memory, cost, predictor, facts, 1 << 20, single, swap_space=self.space,
+            reorderings=BeamDraws(streams, 0.5),
+        )  # fmt: skip
         self.instance = Instance(self.env, 0, parts)
         self._check_steps()
-        for number, asked in enumerate(requests):
-            self._arrive(Request(number, asked.arrival_s, asked.prompt, asked.output, asked.declared))
+        for number, one in enumerate(requests):
+            self._arrive(one if isinstance(one, Request) else Request(number, *one))
 
     def _arrive(self, request: Request) -> None:
         event = simpy.Event(self.env)
@@ -175,6 +177,59 @@ def test_strides_change_nothing_with_copies_under_way(
     assert len(rows["request_id"]) == len(requests)
     assert (rows["transfer_wait_s"] >= 0).all()
     assert (rows["transfer_wait_s"] <= rows["finish_s"] - rows["arrival_s"]).all()
+
+
+_groups = st.tuples(
+    st.sampled_from([0, 0, 1, 3, 10]),
+    st.integers(1, 10),
+    st.lists(st.integers(1, 12), min_size=1, max_size=3).map(lambda outputs: sorted(outputs, reverse=True)),
+    st.sampled_from([1, 1, 2, 3]),
+)
+
+
+@examples(60)
+@given(
+    drawn=st.lists(_groups, min_size=3, max_size=8),
+    mode=st.sampled_from(["swap", "auto"]),
+    link=st.fixed_dictionaries(
+        {
+            "copies": st.sampled_from(["async", "async", "blocking"]),
+            "bytes_per_s": st.sampled_from([400.0, 3200.0, 1e6]),
+            "duplex": st.sampled_from(["full", "half"]),
+            "granularity": st.sampled_from(["blocks", "groups"]),
+        }
+    ),
+    memory=st.fixed_dictionaries(
+        {
+            "num_blocks": st.sampled_from([11, 14, 20]),
+            "max_num_seqs": st.sampled_from([3, 4, 8]),
+            "budget": st.sampled_from([20, 64]),
+        }
+    ),
+)
+def test_strides_change_nothing_with_groups_under_way(drawn: Any, mode: str, link: Any, memory: Any) -> None:
+    requests, clock = [], 0
+    for number, (gap, prompt, (longest, *further), beams) in enumerate(drawn):
+        clock += gap
+        several = {"further_outputs": tuple(further)} if beams == 1 else {"beam_width": beams}
+        requests.append(Request(number, clock * 0.125, prompt, longest, 20, **several))
+    found = [
+        Run(requests, "vllm_v0", single=single, preemption_mode=mode, watermark=0.0, **link, **memory).run()
+        for single in (False, True)
+    ]
+    same_bits(*found)
+    assert len(found[0].requests["request_id"]) == len(requests)
+
+
+def test_what_a_group_shares_is_copied_once() -> None:
+    # The older one has 4 blocks in the end, the pair 1 + 2 * 3, of eight: it goes when it has 1 + 2 * 2.
+    pair = Request(1, 0.0, 4, 12, 12, further_outputs=(12,))
+    run = Run([Request(0, 0.0, 4, 12, 12), pair], "vllm_v0", preemption_mode="swap", watermark=0.0)
+    records = run.run()
+    assert records.requests["preemptions"].tolist() == [0, 1]
+    block_bytes = 4 * KV.bytes_per_token
+    moved = run.space.report()
+    assert moved["copied_out_bytes_cpu"] == moved["copied_in_bytes_cpu"] == 5 * block_bytes
 
 
 TWO = [Asked(0.0, 8, 12, 20), Asked(0.0, 8, 12, 20)]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,19 @@ def test_throughput_and_goodput_are_per_second_from_first_arrival_to_last_finish
     assert found["throughput"]["output_tokens_per_s"] == requests["output_tokens"].sum() / duration_s
     assert found["goodput_per_s"] == found["slo"]["met"] / duration_s
     assert found["slo"]["attainment"] == found["slo"]["met"] / 200
+
+
+def test_tokens_of_further_outputs_count_where_their_request_has_finished():
+    run = made_up_run(rejected=0.2)
+    requests = run.records.requests
+    further = np.arange(200) % 7
+    found = summarise(replace(run.records, further_tokens=further), scenario(), calibration="measured", version="1.2.3")
+    finished = np.isfinite(requests["finish_s"])
+    tokens = requests["output_tokens"][finished].sum() + further[finished].sum()
+    assert found["tokens"]["output_tokens"] == tokens
+    assert found["throughput"]["output_tokens_per_s"] == tokens / found["duration_s"]
+    prompts = requests["prompt_tokens"][finished].sum()
+    assert found["throughput"]["total_tokens_per_s"] == (prompts + tokens) / found["duration_s"]
 
 
 def test_a_run_in_which_nothing_finished_has_rates_of_zero_and_no_latency():

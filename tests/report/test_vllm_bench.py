@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,13 @@ def test_peaks_are_counted_in_whole_seconds_as_vllm_does():
         present[int(arrivals[request_id] - start) : int(times_s[-1] - start) + 1] += 1
     assert DETAILED["max_output_tokens_per_s"] == tokens.max()
     assert DETAILED["max_concurrent_requests"] == present.max()
+
+
+def test_the_fullest_second_is_not_known_where_requests_have_several_outputs():
+    records = replace(RUN.records, further_tokens=np.ones(len(RUN.records.requests["request_id"]), dtype=np.int64))
+    found = bench_result(records, SCENARIO, SUMMARY)
+    assert found["max_output_tokens_per_s"] is None
+    assert found["max_concurrent_requests"] == DETAILED["max_concurrent_requests"]
 
 
 @pytest.mark.parametrize("without", [(), ("latencies",), ("itls",), ("errors", "queue_times")])

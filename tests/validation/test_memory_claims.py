@@ -119,3 +119,29 @@ def test_mapping_a_prompt_takes_a_call_a_page_unless_its_pages_are_still_mapped(
     )
     assert synchronous - plain == pytest.approx(256 * 64 * 8.6e-6, rel=1e-6)
     assert deferred == pytest.approx(plain)
+
+
+def test_what_outputs_of_a_prompt_share_is_counted_step_by_step():
+    cut_short = "workload.num_requests=40"
+    result = simulate(
+        "papers/paged-attention-sharing", _overrides("paged-attention-sharing", "Alpaca, 6 outputs", cut_short)
+    )
+    saved = whole = 0
+    for row in result.requests.itertuples():
+        for stored in range(row.prompt_tokens + 1, row.prompt_tokens + row.output_tokens):
+            saved += 5 * (row.prompt_tokens // 16)
+            whole += 6 * -(-stored // 16)
+    memory = result.summary["memory"]
+    assert (memory["saved_block_steps"], memory["group_block_steps"]) == (saved, whole)
+    found = measured("paged-attention-sharing", "Alpaca, 6 outputs", cut_short)
+    assert found["saved"] == pytest.approx(100 * saved / whole)
+
+
+def test_beams_share_more_the_more_often_they_are_replaced():
+    cut_short = "workload.num_requests=40"
+    saved = [
+        measured("paged-attention-sharing", f"Alpaca, 6 beams, {often}", cut_short)["saved"]
+        for often in ("0.1", "0.5", "1")
+    ]
+    outputs = measured("paged-attention-sharing", "Alpaca, 6 outputs", cut_short)["saved"]
+    assert outputs < saved[0] < saved[1] < saved[2] < 100 * 5 / 6
