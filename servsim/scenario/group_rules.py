@@ -8,18 +8,24 @@ from servsim.scenario.instance_spec import InstanceSpec
 from servsim.scenario.plug_in import plug_ins_with
 from servsim.scenario.workload_spec import SyntheticWorkload, TraceWorkload
 
-__all__ = ["check_groups"]
+__all__ = ["check_groups", "sequences_each"]
+
+
+def sequences_each(workload: SyntheticWorkload | TraceWorkload) -> tuple[int, str]:
+    """How many sequences a request has, and the key that says so."""
+    if workload.beam_search is not None:
+        return workload.beam_search.width, "beam_search"
+    return forked_outputs(workload.samples), "samples"
 
 
 def check_groups(workload: SyntheticWorkload | TraceWorkload, instance: InstanceSpec) -> None:
     """Refuse sequence groups where the policy, the allocator or the reads of attention know nothing of them."""
-    width, key, otherwise = forked_outputs(workload.samples), "samples", ""
-    if workload.beam_search is not None:
-        width, key = workload.beam_search.width, "beam_search"
-    elif width > 1:
-        otherwise = f", or write samples: {width}, which makes each output a request of its own"
+    width, key = sequences_each(workload)
     if width == 1:
         return
+    otherwise = ""
+    if key == "samples":
+        otherwise = f", or write samples: {width}, which makes each output a request of its own"
     scheduler, memory, at = instance.scheduler, instance.memory, ("workload", key)
     parts = scheduler.parameters
     batching = getattr(parts, "batching", None)

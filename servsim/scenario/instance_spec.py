@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from servsim.documents import Spec, WholeNumber, refusal
 from servsim.request import Request
 from servsim.scenario.compression_spec import CompressionSpec
-from servsim.scenario.plug_in import PlugInSpec, plug_ins_with
+from servsim.scenario.plug_in import PlugInSpec
 from servsim.scenario.scheduler_spec import SchedulerSpec
 from servsim.scenario.tier_spec import Tiers
 
@@ -162,42 +162,4 @@ class InstanceSpec(Spec):
         if self.memory.num_blocks is not None and self.memory.num_blocks // self.pipeline_parallel_size < 2:
             message = f"{self.memory.num_blocks} blocks for {self.pipeline_parallel_size} virtual engines"
             raise refusal(message, remedy="each needs two or more", at=("memory", "num_blocks"))
-        return self
-
-    @model_validator(mode="after")
-    def _check_tiers(self) -> InstanceSpec:
-        """Tiers are for an allocator that keeps KV in them, or else for a policy that swaps to the first one."""
-        memory, scheduler = self.memory, self.scheduler
-        tiers = ("memory", "tiers")
-        parameters = scheduler.parameters
-        taken = getattr(memory.plug_in, "uses_tiers", False)
-        if taken or not memory.tiers:
-            if getattr(parameters, "swap_copies", None) == "async":
-                why = (
-                    f"the tiers are those of the allocator {memory.allocator}"
-                    if taken
-                    else "there is no tier to swap to"
-                )
-                remedy = "add memory.tiers to the allocator paged, or leave swap_copies out"
-                raise refusal(why, remedy=remedy, at=("scheduler", "swap_copies"))
-            return self
-        if not getattr(scheduler.plug_in, "swaps", False):
-            able, swapping = plug_ins_with(memory.kind, "uses_tiers"), plug_ins_with(scheduler.kind, "swaps")
-            raise refusal(
-                f"the allocator {memory.allocator} keeps nothing below the device, "
-                f"and the policy {scheduler.policy} swaps nothing",
-                remedy=f"use the allocator {able} or the policy {swapping}, or leave tiers out",
-                at=tiers,
-            )
-        if not getattr(parameters, "swapping", True):
-            message = f"the policy {scheduler.policy} swaps nothing as it is set to recompute"
-            raise refusal(message, remedy="set it to swap or auto, or leave tiers out", at=tiers)
-        if len(memory.tiers) > 1:
-            remedy = f"keep one, or use the allocator {plug_ins_with(memory.kind, 'uses_tiers')}"
-            raise refusal(f"{len(memory.tiers)} tiers, but a policy swaps to one", remedy=remedy, at=tiers)
-        fields = {} if parameters is None else type(parameters).model_fields
-        for name in getattr(parameters, "told_by_tier", ()):
-            if getattr(parameters, name) != fields[name].default:
-                remedy = f"leave {name} out: capacity and link of memory.tiers and the model tell it"
-                raise refusal("there is a tier to swap to", remedy=remedy, at=("scheduler", name))
         return self

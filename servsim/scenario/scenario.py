@@ -15,11 +15,12 @@ from servsim.errors import ScenarioError, suggestion
 from servsim.scenario import catalogue
 from servsim.scenario.anchoring import DATA_VARIABLE, anchored, files
 from servsim.scenario.engine_preset import with_engine
-from servsim.scenario.group_rules import check_groups
+from servsim.scenario.group_rules import check_groups, sequences_each
 from servsim.scenario.instance_spec import InstanceSpec
 from servsim.scenario.overrides import with_override
 from servsim.scenario.scheduler_spec import Router, RouterSpec
 from servsim.scenario.slo_spec import MetricsSpec, SloBounds, SloSpec
+from servsim.scenario.tier_rules import check_tiers
 from servsim.scenario.tier_spec import tier_references
 from servsim.scenario.workload_spec import SyntheticWorkload, WorkloadSpec
 
@@ -120,7 +121,8 @@ class Scenario(Spec):
         return self
 
     @model_validator(mode="after")
-    def _check_groups(self) -> Self:
+    def _check_what_goes_together(self) -> Self:
+        check_tiers(self.instance, grouped=sequences_each(self.workload)[0] > 1)
         check_groups(self.workload, self.instance)
         return self
 

@@ -13,6 +13,7 @@ from whole_runs import run, strided_equals_single
 import servsim
 from servsim.errors import CapacityError
 from servsim.metrics.token_times import all_token_times
+from servsim.records import PAUSE_REASONS
 
 TIER = {"cpu": {"capacity": "1 GiB", "link": "pcie-gen4-x16"}}
 
@@ -52,7 +53,7 @@ SAMPLES = {"samples": {"count": 4, "forked": True}}
 BEAMS = {"beam_search": {"width": 4, "reorder_probability": 0.3}}
 
 
-@pytest.mark.parametrize("copies", ["blocking", "async", None])
+@pytest.mark.parametrize("copies", ["blocking", "async", "groups alone", None])
 @examples(6)
 @given(
     workload=st.sampled_from([SAMPLES, BEAMS]),
@@ -65,6 +66,8 @@ def test_strides_change_nothing_with_groups(
     copies: str | None, workload: Any, num_blocks: int, block_size: int, seed: int, ordered: bool
 ) -> None:
     settings: dict[str, Any] = {"preemption_mode": "swap", "swap_copies": copies} if copies else {}
+    if copies == "groups alone":
+        settings = {"preemption_mode": "recompute", "swap_copies": "async"}
     if ordered and not copies:
         settings = {"policy": "combined", "batching": "vllm_v0", "order": "shortest_prompt_first"}
     tiers = TIER if copies else None
@@ -84,6 +87,20 @@ def test_what_is_shared_is_copied_once(copies: str) -> None:
     block_bytes = 16 * 131_072
     # Ten blocks of the prompt once, and at most seven of each output; without sharing at least 44.
     assert 11 <= memory["copied_out_bytes_cpu"] / block_bytes / len(swaps) <= 10 + 4 * 7
+
+
+def test_with_a_tier_groups_alone_may_be_swapped() -> None:
+    """What vLLM v0 does by itself: once one output is left of a group, it is recomputed."""
+    case = scenario(SAMPLES, num_blocks=50, tiers=TIER, requests=30)
+    reasons = strided_equals_single(case).pauses["reason"].tolist()
+    assert {PAUSE_REASONS[reason] for reason in reasons} == {"preempted", "swapped"}
+
+
+def test_virtual_engines_serve_groups() -> None:
+    case = scenario(SAMPLES, num_blocks=90)
+    case["instance"]["pipeline_parallel_size"] = 2
+    records = strided_equals_single(case)
+    assert set(records.requests["instance"]) == {0, 1} and records.memory["forks"] == 12 * 3
 
 
 def test_sharing_serves_the_same_tokens_from_less_memory() -> None:
