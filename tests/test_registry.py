@@ -11,7 +11,7 @@ import pytest
 from servsim import registry
 from servsim.errors import ScenarioError
 from servsim.scenario import load_scenario
-from servsim.scheduler.fcfs import Fcfs
+from servsim.scheduler.engines.fcfs import Fcfs
 
 PLUG_IN = """
 from servsim import VllmV1Batching
@@ -75,7 +75,7 @@ def test_an_unknown_kind_is_a_programmer_s_mistake() -> None:
 
 def test_a_script_registers_an_object_or_where_it_is() -> None:
     registry.register("schedulers", "mine", Fcfs)
-    registry.register("schedulers", "also_mine", "servsim.scheduler.fcfs:Fcfs")
+    registry.register("schedulers", "also_mine", "servsim.scheduler.engines.fcfs:Fcfs")
     assert registry.resolve("schedulers", "mine") is registry.resolve("schedulers", "also_mine") is Fcfs
     assert {"mine", "also_mine"} < set(registry.names("schedulers"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from servsim import registry
-from servsim.scheduler.fcfs import Fcfs
+from servsim.scheduler.engines.fcfs import Fcfs
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ from servsim.memory.surroundings import MemorySurroundings
 from servsim.metrics.token_times import step_ends
 from servsim.records import FINISHED, REJECTED, Recorder, Records
 from servsim.request import Request
+from servsim.scheduler.engines.vllm_v0 import VllmV0, VllmV0Parameters
 from servsim.scheduler.policy import Surroundings
 from servsim.scheduler.predictors import Oracle
 from servsim.scheduler.running import Running
-from servsim.scheduler.vllm_v0 import VllmV0, VllmV0Parameters
 from servsim.streams import Streams
 from servsim.workload.beams import BeamDraws
 

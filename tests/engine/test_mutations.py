@@ -32,7 +32,7 @@ from servsim.engine.observation import Observation
 from servsim.engine.pauses import Pauses
 from servsim.memory.paged import PagedAllocator
 from servsim.scheduler.batching import VllmV1Batching
-from servsim.scheduler.past_future import PastFutureAdmission
+from servsim.scheduler.engines.past_future import PastFutureAdmission
 from servsim.scheduler.policy import UNBOUNDED
 
 Break = Callable[[pytest.MonkeyPatch], None]

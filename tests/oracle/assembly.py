@@ -22,7 +22,7 @@ from servsim.memory.surroundings import MemorySurroundings
 from servsim.records import Recorder, Records
 from servsim.request import Request
 from servsim.scenario.arrival_spec import ClosedLoopArrivals
-from servsim.scheduler.past_future import PastFuture
+from servsim.scheduler.engines.past_future import PastFuture
 from servsim.scheduler.policy import Surroundings
 from servsim.scheduler.predictors import LognormalNoise, Oracle
 from servsim.scheduler.running import Running

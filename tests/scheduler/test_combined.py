@@ -24,11 +24,11 @@ from servsim.scenario import Scenario, load_scenario
 from servsim.scenario.json_schema import scenario_schema
 from servsim.scheduler import Surroundings
 from servsim.scheduler.combined import Combined
-from servsim.scheduler.lightllm import LightLlm, LightLlmAdmission
-from servsim.scheduler.lightllm_batching import LightLlmBatching
+from servsim.scheduler.engines.lightllm import LightLlm, LightLlmAdmission
+from servsim.scheduler.engines.lightllm_batching import LightLlmBatching
+from servsim.scheduler.engines.past_future import PastFutureAdmission
+from servsim.scheduler.engines.vllm_v1 import TokenBudgetBatching
 from servsim.scheduler.orders import KeyOrder
-from servsim.scheduler.past_future import PastFutureAdmission
-from servsim.scheduler.vllm_v1 import TokenBudgetBatching
 
 
 def variant(**parts: Any) -> Callable[[Surroundings], Any]:

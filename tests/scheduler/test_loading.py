@@ -9,11 +9,11 @@ from by_hand import ByHand
 
 from servsim.request import Sequence
 from servsim.scheduler.displacing import DisplacingBatching
-from servsim.scheduler.fcfs import Fcfs
-from servsim.scheduler.lightllm_batching import LightLlmBatching
-from servsim.scheduler.sarathi import Sarathi
-from servsim.scheduler.sglang_batching import SglangBatching
-from servsim.scheduler.vllm_v0 import VllmV0
+from servsim.scheduler.engines.fcfs import Fcfs
+from servsim.scheduler.engines.lightllm_batching import LightLlmBatching
+from servsim.scheduler.engines.sarathi import Sarathi
+from servsim.scheduler.engines.sglang_batching import SglangBatching
+from servsim.scheduler.engines.vllm_v0 import VllmV0
 
 KINDS = [Fcfs, DisplacingBatching, Sarathi, VllmV0, LightLlmBatching, SglangBatching]
 

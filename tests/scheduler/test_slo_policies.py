@@ -22,14 +22,14 @@ from servsim.memory import PagedAllocator
 from servsim.memory.surroundings import MemorySurroundings
 from servsim.request import Sequence
 from servsim.scheduler import Running, Surroundings
-from servsim.scheduler.edf import Edf
-from servsim.scheduler.fcfs import Fcfs
-from servsim.scheduler.least_slack import LeastSlack
+from servsim.scheduler.engines.fcfs import Fcfs
 from servsim.scheduler.policy import Bounds
-from servsim.scheduler.shedding import Shedding
-from servsim.scheduler.slo_gain import SloGain
-from servsim.scheduler.slos_serve import SlosServe
-from servsim.scheduler.tier_admission import TierAdmission
+from servsim.scheduler.urgency.edf import Edf
+from servsim.scheduler.urgency.least_slack import LeastSlack
+from servsim.scheduler.urgency.shedding import Shedding
+from servsim.scheduler.urgency.slo_gain import SloGain
+from servsim.scheduler.urgency.slos_serve import SlosServe
+from servsim.scheduler.urgency.tier_admission import TierAdmission
 
 INF = float("inf")
 

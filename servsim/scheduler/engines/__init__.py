@@ -1,0 +1,1 @@
+"""The schedulers of engines: vLLM, Sarathi-Serve, Orca, FasterTransformer, LightLLM, SGLang."""

@@ -1,0 +1,1 @@
+"""Schedulers that are fair to tenants."""

@@ -1,0 +1,1 @@
+"""Schedulers that go by how long requests are, or are believed to be."""

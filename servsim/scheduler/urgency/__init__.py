@@ -1,0 +1,1 @@
+"""Schedulers that go by deadlines and priorities."""
