@@ -7,15 +7,13 @@ from typing import Protocol
 
 from servsim.cost.stride import Stride
 
-__all__ = ["Chunk", "CostModel"]
+__all__ = ["Chunk", "CostModel", "DecodeStrides"]
 
 Chunk = tuple[int, int]  # a prefill chunk: its tokens, and the tokens of its sequence that are stored already
 
 
-class CostModel(Protocol):
-    """How long steps take. Stateless: equal steps take equal times."""
-
-    calibration: str  # "calibrated", "uncalibrated" or what else a reader of the results must know
+class DecodeStrides(Protocol):
+    """How long steps take that only decode."""
 
     def decode_stride(
         self,
@@ -32,6 +30,12 @@ class CostModel(Protocol):
         fetched from memory for several decoders at once, and count as computation only.
         """
         ...
+
+
+class CostModel(DecodeStrides, Protocol):
+    """How long steps take. Stateless: equal steps take equal times."""
+
+    calibration: str  # "calibrated", "uncalibrated" or what else a reader of the results must know
 
     def step_s(
         self, chunks: Many[Chunk], emitting: int, decoders: int, context_tokens: float, shared_tokens: int = 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from servsim.cost.cost_model import DecodeStrides
 from servsim.cost.stride import Stride
 from servsim.engine.completions import Completions
 from servsim.engine.groups import Groups
@@ -12,22 +11,7 @@ from servsim.engine.reading import Reading
 from servsim.memory.kept import KvBounds
 from servsim.request import Request, Sequence
 
-__all__ = ["DecodeStrides", "Decoders"]
-
-
-class DecodeStrides(Protocol):
-    """The part of a cost model that tells of decode steps; see :class:`servsim.cost.cost_model.CostModel`."""
-
-    def decode_stride(
-        self,
-        start_s: float,
-        decoders: int,
-        context_tokens: float,
-        growing: float | None = None,
-        shared_tokens: int = 0,
-    ) -> Stride:
-        """Equal steps of so many sequences, the first of which begins at ``start_s``."""
-        ...
+__all__ = ["Decoders"]
 
 
 class Decoders:
