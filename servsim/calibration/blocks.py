@@ -65,6 +65,8 @@ def _entry(block: Mapping[str, Any], indent: str) -> list[str]:
         elif key == "covers":
             ranges = ", ".join(f"{name}: [{_number(low)}, {_number(high)}]" for name, (low, high) in value.items())
             lines.append(f"{indent}  covers: {{{ranges}}}")
+        elif key == "switches_bytes":
+            lines.append(f"{indent}  {key}: [{', '.join(map(str, value))}]")
         elif key == "source":
             lines += _folded(key, value, f"{indent}  ")
         else:

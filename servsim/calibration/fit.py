@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from servsim.calibration.terms import Terms, searched
 from servsim.calibration.works import TILE_ROWS, Array, Work
 from servsim.hardware import AllReduce, Efficiency
 
@@ -19,6 +20,7 @@ __all__ = ["Fit", "fitted", "predicted_s"]
 
 _RIDGE = 0.05  # pulls a point of the grid that few rows touch towards the law
 _ROUNDS = 20
+_SEARCH_ROUNDS = 4  # while terms are searched
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Fit:
     overhead_s: float
     exponent: float | None
     thousandths: tuple[int, ...]
+    terms: Terms
     law_median_error: float
     law_p90_error: float
     median_error: float
@@ -61,11 +64,16 @@ class Fit:
         fields |= efficiency | {
             "overhead_s": self.overhead_s,
             "tile_rows": TILE_ROWS if work.operator == "experts" else None,
+            "wave_share": self.terms.wave_share or None,
+            "regrouping_s": self.terms.regrouping_s or None,
+            "several_heads_s": self.terms.several_heads_s or None,
             "median_error": round(self.median_error, 4),
             "p90_error": round(self.p90_error, 4),
             "rows": self.rows,
             "held_back": self.held_back,
             "covers": {name: [float(values.min()), float(values.max())] for name, values in work.covers.items()},
+            "one_stage_below_bytes": work.one_stage_below or None,
+            "switches_bytes": work.switches or None,
             "source": None if work.group else f"fit to {work.what}; {source}; measured with {work.measured_with}",
             "correction": {"axes": axes, "thousandths": self.thousandths},
         }
@@ -77,37 +85,63 @@ class Fit:
 def fitted(work: Work) -> Fit:
     """Fit the law's numbers, then the factors of its correction, to the rows that are not held back.
 
-    Both minimise the mean absolute error of the logarithm, which is that of the relative error where it is small.
+    Both minimise the mean absolute error of the logarithm, which is that of the relative error where it is small. The
+    further terms of a law (:class:`Terms`) are searched first, on the same rows.
     """
+    terms = searched(lambda terms: _attempt(work, terms, _SEARCH_ROUNDS).missed, work)
+    found = _attempt(work, terms, _ROUNDS)
+    plain, final = _errors(found.law_s, work), _errors(found.corrected_s, work)
+    return Fit(work, *_named(work, found.parameters), found.thousandths, terms, *plain, *final)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A law and its correction with certain terms, what they predict, and the mean absolute error on rows seen."""
+
+    parameters: Array
+    thousandths: tuple[int, ...]
+    law_s: Array
+    corrected_s: Array
+    missed: float
+
+
+def _attempt(work: Work, terms: Terms, rounds: int) -> _Attempt:
     seen, seconds = ~work.held_back, work.seconds
+    work, extra_s = terms.worked(work), terms.extra_s(work)
+    # What is left for the law; no constant takes more than half of a time.
+    left_s = np.maximum(seconds - extra_s, 0.5 * seconds)
     start, bounds = _start(work)
 
     def missed(parameters: Array) -> float:
         predicted = _law_s(work, parameters, seen)
-        return float(np.mean(np.abs(np.log(predicted / seconds[seen]))))
+        return float(np.mean(np.abs(np.log(predicted / left_s[seen]))))
 
     parameters = _rounded(_least(missed, start, bounds))
     law_s = _law_s(work, parameters, slice(None))
     weights = _Weights(work)
-    logs = weights.fit(np.log(seconds / law_s), seen)
+    logs = weights.fit(np.log(left_s / law_s), seen, rounds)
     thousandths = tuple(max(1, round(1000 * math.exp(value))) for value in logs)
-    found = _named(work, parameters)
-    corrected_s = np.maximum(law_s * np.exp(weights.apply(np.log(np.array(thousandths) / 1000))), _floor_s(work))
-    plain, final = _errors(law_s, work), _errors(corrected_s, work)
-    return Fit(work, *found, thousandths, *plain, *final)
+    factors = np.exp(weights.apply(np.log(np.array(thousandths) / 1000)))
+    corrected_s = np.maximum(law_s * factors, _floor_s(work)) + extra_s
+    error = float(np.mean(np.abs(np.log(corrected_s[seen] / seconds[seen]))))
+    return _Attempt(parameters, thousandths, law_s + extra_s, corrected_s, error)
 
 
 def predicted_s(work: Work, entry: Efficiency | AllReduce, rows: NDArray[np.bool_]) -> Array:
     """Seconds that a device's entry predicts for some rows of a work, looked up as the cost model does."""
+    extra_s: Array | float = 0.0
     if isinstance(entry, AllReduce):
         law = np.array([entry.efficiency, entry.overhead_s, 1.0, 1.0])
     else:
         law = np.array([entry.memory, entry.overhead_s, entry.compute or 1.0, entry.exponent or 1.0])
+        terms = Terms(entry.wave_share or 0.0, entry.regrouping_s or 0.0, entry.several_heads_s or 0.0)
+        work, extra_s = terms.worked(work), terms.extra_s(work)[rows]
     found = _law_s(work, law, rows)
     if entry.correction is not None:
         places = zip(*(values[rows] for values in work.axes.values()), strict=True)
         found = found * np.array([entry.correction.grid.factor(*place) for place in places])
-    return np.maximum(found, _floor_s(work)[rows])
+    predicted: Array = np.maximum(found, _floor_s(work)[rows]) + extra_s
+    return predicted
 
 
 def _start(work: Work) -> tuple[Array, list[tuple[float, float]]]:
@@ -195,13 +229,13 @@ class _Weights:
         found: Array = sum((weight * logs[index] for index, weight in self._corners), start=np.zeros(1))
         return found
 
-    def fit(self, wanted: Array, seen: NDArray[np.bool_]) -> Array:
+    def fit(self, wanted: Array, seen: NDArray[np.bool_], rounds: int) -> Array:
         """The logarithms at the grid's points that miss ``wanted`` least, by reweighted least squares."""
         corners = [(index[seen], weight[seen]) for index, weight in self._corners]
         wanted = wanted[seen]
         logs: Array = np.zeros(self._size)
         trust = np.ones(len(wanted))
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             normal = np.zeros(self._size * self._size)
             right = np.zeros(self._size)
             for index, weight in corners:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from servsim.calibration.loads import chosen_and_padded
 from servsim.calibration.tables import Columns, Table
 from servsim.hardware import Device
+from servsim.hardware.waves import wave_factor
 
 __all__ = ["TILE_ROWS", "Array", "Work", "works"]
 
@@ -30,22 +31,23 @@ _KNOTS: dict[str, tuple[tuple[float, ...], ...]] = {
         (256, 1024, 2048, 4096, 16384, 65536),
     ),
     "experts": (
-        (1, 4, 16, 64, 256, 1024, 4096, 16384),
-        (1024, 2048, 4096, 8192),
-        (64, 256, 1024, 4096, 16384),
-        (4, 16, 64, 512),
+        (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 16384),
+        (2048, 3072, 7168),
+        (32, 128, 512, 2048, 16384),
+        (4, 16, 24, 32, 128),
     ),
     "attention_prefill": (
-        (1, 8, 32, 64, 128, 256, 1024, 4096),
+        (1, 8, 32, 128, 512, 4096),
         (32, 128, 256, 512, 1024, 2048, 4096, 16384),
-        (1, 2, 8, 64),
+        (1, 8, 64),
+        (1, 4, 16),
     ),
     "attention_decode": (
         (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096),
         (16, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131072),
         (1, 2, 4, 6, 8, 12, 16, 32, 64),
     ),
-    "all_reduce": ((256, 16384, 65536, 262144, 1048576, 4194304, 8388608, 33554432, 1073741824),),
+    "all_reduce": ((256, 16384, 65536, 262144, 1048576, 8388608, 33554432, 1073741824),),
 }
 
 
@@ -54,7 +56,10 @@ class Work:
     """Rows of one operator and dtype, sorted by their shape; arrays of one length.
 
     ``worked`` are the FLOPs that are computed, padding included, ``flops`` those that have to be. ``bandwidth`` is
-    that of the memory which holds the operands: the L2's where the benchmark left the KV there.
+    that of the memory which holds the operands: the L2's where the benchmark left the KV or the weights there.
+    ``waves`` is the factor of :func:`~servsim.hardware.waves.wave_factor` of each product, 1 where the device's
+    processors are not known; ``regrouped`` and ``several_heads`` are 1 for a decode attention whose queries are
+    copied into another order, and for one with several key-value heads, else 0.
     """
 
     operator: str
@@ -71,12 +76,20 @@ class Work:
     covers: dict[str, Array]
     what: str  # which rows of which table
     measured_with: str
+    waves: Array | None = None
+    regrouped: Array | None = None
+    several_heads: Array | None = None
     group: int = 0  # of an all-reduce
+    one_stage_below: int = 0  # messages, in bytes, that an all-reduce sums in one stage
+    switches: tuple[int, ...] = ()  # from which it takes yet another algorithm
 
     @property
     def knots(self) -> tuple[tuple[float, ...], ...]:
-        """Where the correction has its points, for each axis."""
-        return _KNOTS[self.operator]
+        """Where the correction has its points, for each axis: on both sides of a switch of algorithms."""
+        (*others, last) = _KNOTS[self.operator]
+        switches = [switch for switch in (self.one_stage_below, *self.switches) if switch]
+        sides = {side for switch in switches for side in (switch - 1.0, float(switch))}
+        return (*others, tuple(sorted({*last, *sides})))
 
     @property
     def held_back(self) -> NDArray[np.bool_]:
@@ -107,9 +120,16 @@ def _gemm(table: Table, device: Device) -> Iterator[Work]:
         quantized = device.compute_dtype(dtype) == "fp8"  # type: ignore[arg-type]
         yield _work(
             table, device, "gemm", dtype, "p_norm", rows, 2 * m * n * k, item * (n * k + m * k) + 2 * m * n,
-            axes=axes, covers=axes, prepared=3 * m * k if quantized else None,
+            axes=axes, covers=axes, prepared=3 * m * k if quantized else None, waves=_waves(m, n, device),
             what=f"gemm_perf ({name}): n, k >= 256, m <= 8192",
         )  # fmt: skip
+
+
+def _waves(m: Array, n: Array, device: Device) -> Array | None:
+    if device.processors is None:
+        return None
+    of = {shape: wave_factor(*shape, device.processors) for shape in set(zip(m, n, strict=True))}
+    return np.array([of[shape] for shape in zip(m, n, strict=True)])
 
 
 def _attention(prefill: bool, table: Table, device: Device) -> Iterator[Work]:
@@ -130,6 +150,9 @@ def _attention(prefill: bool, table: Table, device: Device) -> Iterator[Work]:
         kv_bytes = 2 * _ITEM[dtype] * batch * context * kv_heads * _HEAD_DIM
         work = batch * (heads if prefill else kv_heads)
         axes = {"work": work, "length": context, "group": heads / kv_heads}
+        if prefill:
+            axes["kv_heads"] = kv_heads
+        several = (kv_heads > 1).astype(float)
         pairs = batch * context * (context / 2 if prefill else 1.0)
         yield _work(
             table, device, "attention_prefill" if prefill else "attention_decode", dtype,
@@ -137,6 +160,8 @@ def _attention(prefill: bool, table: Table, device: Device) -> Iterator[Work]:
             kv_bytes + 4 * _HEAD_DIM * heads * new,
             axes=axes, covers={**axes, "head_dim": np.full(len(new), float(_HEAD_DIM))},
             in_l2=None if prefill else kv_bytes, peak_dtype="bf16",
+            regrouped=None if prefill else several * (batch > 1) * (heads > kv_heads),
+            several_heads=None if prefill else several,
             what=f"{table.kind}_perf (KV in {name}): head_dim 128, no window, "
             + ("length >= 32" if prefill else "context >= 16, batch <= 512"),
         )  # fmt: skip
@@ -157,11 +182,11 @@ def _experts(table: Table, device: Device) -> Iterator[Work]:
         width = inter / shards
         chosen, padded = chosen_and_padded(tokens, topk, experts, rows["distribution"], TILE_ROWS)
         size = 3 * hidden * width
+        weights = chosen * size * _ITEM[dtype]
         axes = {"tokens": tokens, "hidden": hidden, "width": width, "spread": experts / topk}
         yield _work(
             table, device, "experts", dtype, "p_norm", rows, 2 * tokens * topk * size,
-            chosen * size * _ITEM[dtype] + 4 * hidden * tokens,
-            axes=axes, covers=axes, worked=2 * padded * size,
+            weights + 4 * hidden * tokens, axes=axes, covers=axes, worked=2 * padded * size, in_l2=weights,
             what=f"moe_perf ({name}): balanced and power-law routing, up to 16384 tokens, no expert parallelism",
         )  # fmt: skip
 
@@ -177,11 +202,15 @@ def _all_reduces(table: Table, device: Device) -> Iterator[Work]:
         if _too_few(rows, 10):
             continue
         size = 2.0 * rows["message_size"]
+        known = next((row for row in link.all_reduce if row.group == group), None)
+        one_stage = (known.one_stage_below_bytes or 0) if known else 0
+        wire_bytes = (group - 1) * np.where(size < one_stage, 1.0, 2 / group) * size
         none = np.zeros(len(size))
         yield Work(
-            "all_reduce", "any", "sum", 1.0, none, none, 2 * (group - 1) / group * size, none,
+            "all_reduce", "any", "sum", 1.0, none, none, wire_bytes, none,
             np.full(len(size), link.bandwidth_bytes_per_s), rows["latency"] * 1e-3, {"bytes": size}, {"bytes": size},
-            "custom_allreduce_perf: in CUDA graphs", table.measured_with, int(group),
+            "custom_allreduce_perf: in CUDA graphs", table.measured_with, group=int(group),
+            one_stage_below=one_stage, switches=known.switches_bytes if known else (),
         )  # fmt: skip
 
 
@@ -198,6 +227,7 @@ def _work(
     table: Table, device: Device, operator: str, dtype: str, law: str, rows: Columns, flops: Array, size_bytes: Array,
     *, axes: dict[str, Array], covers: dict[str, Array], what: str, worked: Array | None = None,
     prepared: Array | None = None, in_l2: Array | None = None, peak_dtype: str | None = None,
+    waves: Array | None = None, regrouped: Array | None = None, several_heads: Array | None = None,
 ) -> Work:  # fmt: skip
     bandwidth = np.full(len(flops), device.memory_bandwidth_bytes_per_s)
     if in_l2 is not None and device.l2_bandwidth_bytes_per_s is not None:
@@ -207,7 +237,7 @@ def _work(
     return Work(
         operator, dtype, law, peak, flops, flops if worked is None else worked, size_bytes,
         none if prepared is None else prepared, bandwidth, rows["latency"] * 1e-3, axes, covers, what,
-        table.measured_with,
+        table.measured_with, waves, regrouped, several_heads,
     )  # fmt: skip
 
 

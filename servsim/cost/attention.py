@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from servsim.cost.law import Line, OperatorLaw
-from servsim.cost.pieces import Piece, through, upper_envelope
+from servsim.cost.pieces import Piece, raised, through, upper_envelope
 from servsim.errors import ScenarioError
 from servsim.hardware import Device
 from servsim.model.operators import Attention
@@ -23,7 +23,7 @@ class PrefillAttention:
     def __init__(self, attention: Attention, device: Device) -> None:
         self._attention = attention
         self._law = law = _law(attention, device, prefill=True)
-        self._grid = law.grid.at_last(attention.heads / attention.kv_heads) if law.grid else None
+        self._grid = law.grid.at_last(attention.heads / attention.kv_heads, attention.kv_heads) if law.grid else None
         self._longest = law.grid.limits(1)[1] if law.grid else 0.0
         # Asked in every step with prefill: what a pair, a token of KV and a new token cost under a sum is kept.
         self._pair_s = attention.prefill_flops_per_pair / law.flops_per_s
@@ -75,6 +75,19 @@ class DecodeAttention:
 
         ``shared_tokens`` of these are computed with, but fetched with those of another decoder.
         """
+        pieces = self._law_pieces(decoders, shared_tokens)
+        extra_s = self._extra_s(decoders)
+        return raised(pieces, extra_s) if extra_s else pieces
+
+    def _extra_s(self, decoders: int) -> float:
+        """What a call takes beyond its law, however long the context."""
+        kv_heads = self._attention.kv_heads
+        if kv_heads == 1:
+            return 0.0
+        regrouped = decoders > 1 and self._attention.heads > kv_heads
+        return self._law.several_heads_s + (self._law.regrouping_s if regrouped else 0.0)
+
+    def _law_pieces(self, decoders: int, shared_tokens: int) -> list[Piece]:
         attention, law = self._attention, self._law
         flops: Line = (0.0, attention.decode_flops_per_pair)
         io_bytes, kv_bytes = attention.io_bytes_per_token * decoders, attention.kv_bytes_per_token
@@ -107,4 +120,4 @@ def _law(attention: Attention, device: Device, *, prefill: bool) -> OperatorLaw:
 
 def _uncovered(law: OperatorLaw, attention: Attention) -> bool:
     group = attention.heads / attention.kv_heads
-    return law.uncovered({"group": group, "head_dim": attention.head_dim})
+    return law.uncovered({"group": group, "head_dim": attention.head_dim, "kv_heads": attention.kv_heads})

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from servsim.hardware import Device, Efficiency, Grid
 from servsim.hardware.efficiency import Operator, Range
+from servsim.hardware.waves import wave_factor
 from servsim.model.operators import RowOperator
 
 __all__ = ["Line", "OperatorLaw", "RowLaw"]
@@ -30,6 +31,10 @@ class OperatorLaw:
     least_s_per_byte: float = 0.0
     grid: Grid | None = None
     tile_rows: int = 1  # of experts
+    wave_share: float = 0.0  # of products
+    processors: int = 1
+    regrouping_s: float = 0.0  # of decode attention, as is the next
+    several_heads_s: float = 0.0
     prepares: bool = False  # whether operands are quantized by a kernel of its own
     covers: dict[str, Range] = field(default_factory=dict)
 
@@ -54,6 +59,10 @@ class OperatorLaw:
             1.0 / device.memory_bandwidth_bytes_per_s,
             found.correction.grid if found.correction else None,
             found.tile_rows or 1,
+            found.wave_share or 0.0,
+            device.processors or 1,
+            found.regrouping_s or 0.0,
+            found.several_heads_s or 0.0,
             compute_dtype == "fp8",
             found.covers,
         )
@@ -114,6 +123,8 @@ class RowLaw:
         operator, law = self.operator, self._law
         flops, size_bytes = operator.flops(rows), operator.bytes(rows)
         worked = operator.padded_flops(rows, law.tile_rows) if law.tile_rows > 1 else flops
+        if law.wave_share and rows and operator.n > 0:
+            worked *= wave_factor(rows, operator.n, law.processors) ** law.wave_share
         time_s = law.time_s(worked, size_bytes) + self._prepared_s * rows
         if self._grid is not None and rows:
             time_s *= self._grid.factor_on_line(rows)

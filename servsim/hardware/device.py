@@ -34,6 +34,9 @@ class AllReduce(Spec):
     """An all-reduce over ``group`` devices: ``overhead_s`` + bytes on the wire / (``efficiency`` x bandwidth).
 
     ``correction`` multiplies that, by the ``bytes`` of the message; errors, rows and range as of :class:`Efficiency`.
+    Messages below ``one_stage_below_bytes`` are summed in one stage, in which each device reads those of all others;
+    ``switches_bytes`` are further messages from which the library takes another algorithm. Both are known from its
+    sources; a fit puts two points of the correction at each, one for either side.
     """
 
     group: WholeNumber = Field(ge=2)
@@ -44,6 +47,8 @@ class AllReduce(Spec):
     rows: WholeNumber | None = Field(default=None, ge=1)
     held_back: WholeNumber | None = Field(default=None, ge=1)
     covers: dict[str, Range] = Field(default_factory=dict)
+    one_stage_below_bytes: WholeNumber | None = Field(default=None, gt=0)
+    switches_bytes: tuple[WholeNumber, ...] = Field(default=(), strict=False)
     correction: Correction | None = None
 
     @model_validator(mode="after")
@@ -86,12 +91,14 @@ class Interconnect(Spec):
     def all_reduce_s(self, message_bytes: float, group: int) -> float:
         """Seconds to sum a message of ``message_bytes`` over ``group`` devices; 0 for a group of one.
 
-        Each device puts ``2 (group - 1) / group`` times the message on the wire, as a ring does.
+        Each device puts ``2 (group - 1) / group`` times the message on the wire, as a ring does, or ``group - 1`` times
+        in one stage.
         """
         if group == 1:
             return 0.0
         row = self.all_reduce_for(group)
-        wire_s = 2 * (group - 1) / group * message_bytes / self.bandwidth_bytes_per_s
+        one_stage = message_bytes < (row.one_stage_below_bytes or 0)
+        wire_s = (group - 1) * (1.0 if one_stage else 2 / group) * message_bytes / self.bandwidth_bytes_per_s
         time_s = row.overhead_s + wire_s / row.efficiency
         if row.correction is None or message_bytes <= 0:
             return time_s
@@ -110,7 +117,8 @@ class Device(Spec):
 
     ``memory_bytes`` is what the driver reports, not the data sheet's round number. ``l2_bytes`` is the
     last cache before that memory; ``l2_bandwidth_bytes_per_s`` is given only where decode attention was
-    seen to run faster than the memory. ``sources`` says for each number where it comes from.
+    seen to run faster than the memory. ``processors`` are a GPU's streaming multiprocessors. ``sources`` says for each
+    number where it comes from.
     """
 
     name: str = Field(min_length=1)
@@ -120,6 +128,7 @@ class Device(Spec):
     memory_bandwidth_bytes_per_s: float = Field(gt=0)
     l2_bytes: WholeNumber | None = Field(default=None, gt=0)
     l2_bandwidth_bytes_per_s: float | None = Field(default=None, gt=0)
+    processors: WholeNumber | None = Field(default=None, gt=0)
     peak_flops_per_s: Peaks
     interconnect: Interconnect | None = None
     efficiencies: tuple[Efficiency, ...] = Field(default=(), strict=False)
@@ -129,10 +138,10 @@ class Device(Spec):
 
     @property
     def l2_resident_bytes(self) -> int:
-        """The most KV (bytes of one call) that stays in the L2; 0 where the L2 gives no advantage.
+        """The most bytes of one call that stay in the L2; 0 where the L2 gives no advantage.
 
-        On L40S and RTX PRO 6000 decode attention measured alone falls back to the memory's bandwidth when its KV
-        passes the L2 (AIConfigurator silicon tables, generation attention). In a step the weights flush it.
+        On L40S and RTX PRO 6000 decode attention and experts measured alone fall back to the memory's bandwidth when
+        their KV or weights pass the L2 (AIConfigurator silicon tables). In a step other weights flush it.
         """
         if self.l2_bytes is None or self.l2_bandwidth_bytes_per_s is None:
             return 0
@@ -198,6 +207,8 @@ class Device(Spec):
             if key in seen:
                 raise refusal(f"{entry.operator} in {entry.dtype} is given twice", at=("efficiencies", index))
             seen.add(key)
+            if entry.wave_share is not None and self.processors is None:
+                raise refusal("a wave_share needs the device's processors", at=("efficiencies", index, "wave_share"))
         if self.calibrated and not any(entry.measured for entry in self.efficiencies):
             raise refusal(
                 "a calibrated device needs an efficiency with a median_error",

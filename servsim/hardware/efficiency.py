@@ -19,10 +19,17 @@ Range = Annotated[tuple[float, float], Field(strict=False)]
 CORRECTED_BY: dict[str, tuple[str, ...]] = {
     "gemm": ("m", "n", "k"),
     "experts": ("tokens", "hidden", "width", "spread"),
-    "attention_prefill": ("work", "length", "group"),
+    "attention_prefill": ("work", "length", "group", "kv_heads"),
     "attention_decode": ("work", "length", "group"),
 }
 """The axes that a correction of each kind of operator has, in this order."""
+
+_ONLY_OF: dict[str, Operator] = {
+    "tile_rows": "experts",
+    "wave_share": "gemm",
+    "regrouping_s": "attention_decode",
+    "several_heads_s": "attention_decode",
+}
 
 
 class Efficiency(Spec):
@@ -44,8 +51,14 @@ class Efficiency(Spec):
 
     - ``gemm``: ``m`` (tokens), ``n``, ``k``;
     - ``experts``: ``tokens``, ``hidden``, ``width`` (of one expert, on this device), ``spread`` (experts / top_k);
-    - ``attention_prefill``: ``work`` (sequences x heads), ``length``, ``group`` (heads / key-value heads);
+    - ``attention_prefill``: ``work`` (sequences x heads), ``length``, ``group`` (heads a key-value head), ``kv_heads``;
     - ``attention_decode``: ``work`` (sequences x key-value heads), ``length``, ``group``.
+
+    ``wave_share`` (of ``gemm``, on a device with ``processors``) says how far compute follows whole waves of tiles:
+    FLOPs count :func:`~servsim.hardware.waves.wave_factor` to that power as often. Two constants of
+    ``attention_decode`` come on top of law and correction: ``regrouping_s`` where several sequences, several key-value
+    heads and more than one head a key-value head meet (FlashAttention 2 then copies queries and results into another
+    order), and ``several_heads_s`` wherever there are several key-value heads.
 
     ``compute: null`` says that the time does not depend on FLOPs. ``median_error`` and ``p90_error``
     are relative errors, so 0.05 is 5 %, on ``held_back`` measurements that the fit to ``rows`` others did not see
@@ -61,6 +74,9 @@ class Efficiency(Spec):
     memory: float = Field(gt=0, le=1)
     overhead_s: float = Field(ge=0)
     tile_rows: WholeNumber | None = Field(default=None, ge=1)
+    wave_share: float | None = Field(default=None, gt=0, le=1)
+    regrouping_s: float | None = Field(default=None, gt=0)
+    several_heads_s: float | None = Field(default=None, gt=0)
     median_error: float | None = Field(default=None, ge=0)
     p90_error: float | None = Field(default=None, ge=0)
     rows: WholeNumber | None = Field(default=None, ge=1)
@@ -90,8 +106,13 @@ class Efficiency(Spec):
                 raise refusal(f"{self.operator} has no correction", remedy="leave it out", at=("correction",))
             if self.correction.names != wanted:
                 raise refusal(f"{self.operator} is corrected by {', '.join(wanted)}", at=("correction", "axes"))
-        if self.tile_rows is not None and self.operator != "experts":
-            raise refusal("tile_rows is for experts", remedy="leave it out", at=("tile_rows",))
+        return self
+
+    @model_validator(mode="after")
+    def _check_extras(self) -> Efficiency:
+        for name, operator in _ONLY_OF.items():
+            if getattr(self, name) is not None and self.operator != operator:
+                raise refusal(f"{name} is for {operator}", remedy="leave it out", at=(name,))
         return self
 
 

@@ -65,7 +65,8 @@ def test_every_fifth_row_of_the_sorted_table_is_held_back_and_changes_no_fit(h10
 def test_a_correction_takes_up_what_the_law_cannot_say(h100: Device) -> None:
     table = gemm_table()
     dear = np.where(table.columns["m"] == 256, 1.5, 1.0)  # a size at which the kernel is badly chosen
-    fit = fitted(next(works([gemm_table(table.columns["latency"] * dear)], h100)))
+    without_waves = h100.model_copy(update={"processors": None})
+    fit = fitted(next(works([gemm_table(table.columns["latency"] * dear)], without_waves)))
     assert fit.law_p90_error > 0.2
     assert fit.p90_error < 0.5 * fit.law_p90_error
     assert max(fit.thousandths) > 1200
@@ -116,3 +117,45 @@ def test_tables_of_a_measured_device_meet_their_targets(servsim_data: Path, h100
         assert fit.median_error <= median and fit.p90_error <= p90
         assert fit.median_error == pytest.approx(stated.median_error, abs=0.002)
         assert stated.correction is not None and fit.thousandths == stated.correction.thousandths
+
+
+def decode_table(regrouped_us: float, several_us: float) -> Table:
+    """Decode attention at 85 % of an H100's memory, with constants that copies and several heads cost."""
+    grid = np.meshgrid([1, 2, 4, 16, 64], [1, 31, 127, 1023, 4095], [1, 2, 8], [1, 4])
+    batch, step, kv_heads, group = (axis.ravel() for axis in grid)
+    seconds = 10e-6 + 512.0 * batch * (step + 1) * kv_heads / (0.85 * 3.35e12)
+    seconds += 1e-6 * (regrouped_us * ((batch > 1) & (kv_heads > 1) & (group > 1)) + several_us * (kv_heads > 1))
+    same = {name: np.full(len(batch), value) for name, value in {
+        "isl": 1, "head_dim": 128, "attn_dtype": "bfloat16", "kv_cache_dtype": "bfloat16", "window_size": 0,
+        "kernel_source": "made", "framework": "a test", "version": "1", "device": "a GPU",
+    }.items()}  # fmt: skip
+    columns = same | {
+        "batch_size": batch, "step": step, "num_key_value_heads": kv_heads, "num_heads": kv_heads * group,
+        "latency": seconds * 1e3,
+    }  # fmt: skip
+    return Table("generation_attention", columns, ("made.csv",))
+
+
+@pytest.mark.parametrize(("regrouped_us", "several_us"), [(4.0, 0.0), (0.0, 2.0), (0.0, 0.0)])
+def test_a_fit_finds_what_copies_and_several_heads_cost(h100: Device, regrouped_us: float, several_us: float) -> None:
+    (work,) = works([decode_table(regrouped_us, several_us)], h100)
+    terms = fitted(work).terms
+    assert terms.regrouping_s == pytest.approx(regrouped_us * 1e-6, abs=0.6e-6)
+    assert terms.several_heads_s == pytest.approx(several_us * 1e-6, abs=0.6e-6)
+
+
+def test_an_all_reduce_has_points_on_both_sides_of_a_switch(h100: Device) -> None:
+    sizes = 2 ** np.arange(7, 30)
+    columns = {
+        "num_gpus": np.full(len(sizes), 8), "message_size": sizes, "backend": np.full(len(sizes), "vllm_graph"),
+        "allreduce_dtype": np.full(len(sizes), "bfloat16"),
+        "latency": 1e-3 * np.where(2 * sizes < 262144, 5.0, 12.0) + sizes * 1e-7,
+        "framework": np.full(len(sizes), "a test"), "version": np.full(len(sizes), "1"),
+        "device": np.full(len(sizes), "a GPU"),
+    }  # fmt: skip
+    (work,) = works([Table("all_reduce", columns, ("made.csv",))], h100)
+    assert {262143.0, 262144.0} <= set(work.knots[0])
+    fit = fitted(work)
+    assert fit.block("a test")["one_stage_below_bytes"] == 262144
+    below, above = (fit.thousandths[work.knots[0].index(size)] for size in (262143.0, 262144.0))
+    assert above > 1.3 * below

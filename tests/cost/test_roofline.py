@@ -13,6 +13,7 @@ from servsim.cost.law import OperatorLaw, RowLaw
 from servsim.cost.roofline import RooflineCost
 from servsim.errors import ScenarioError
 from servsim.hardware import Device, Efficiency, load_device
+from servsim.hardware.waves import wave_factor
 from servsim.model import load_model
 from servsim.model.operators import RowOperator, step_operators
 
@@ -245,3 +246,24 @@ def test_tensor_parallelism_shortens_a_long_prefill_and_pays_for_its_sums(tp: in
 def test_a_device_without_measurements_says_so() -> None:
     assert roofline().calibration == "calibrated"
     assert roofline(on=device("l4")).calibration == "uncalibrated"
+
+
+def test_a_product_takes_whole_waves_as_far_as_its_device_was_seen_to() -> None:
+    plain_gemm = (
+        measured()
+        .efficiency("gemm", "bf16")
+        .model_copy(update={"correction": None, "covers": {}, "wave_share": None, "law": "maximum", "exponent": None})
+    )
+    operator = RowOperator(
+        "mlp_up", "gemm", "bf16", 1, 2.0 * 8192 * 28672, 2.0 * 8192 * 28672, 73728.0, k=8192, n=28672
+    )
+
+    def time_s(share: float | None, rows: int) -> float:
+        entry = plain_gemm.model_copy(update={"wave_share": share})
+        return RowLaw(operator, OperatorLaw.of(measured(), "gemm", "bf16", entry)).time_s(rows)
+
+    for rows in (2048, 2049):
+        steps = wave_factor(rows, 28672, 132)
+        computing_s = time_s(None, rows) - plain_gemm.overhead_s
+        assert time_s(1.0, rows) == pytest.approx(computing_s * steps + plain_gemm.overhead_s)
+        assert time_s(0.5, rows) == pytest.approx(computing_s * steps**0.5 + plain_gemm.overhead_s)

@@ -57,6 +57,9 @@ def test_a_grid_that_is_none_is_refused(correction: dict[str, object], message: 
 def test_only_experts_have_tiles_and_elementwise_work_has_no_correction() -> None:
     with pytest.raises(ScenarioError, match="tile_rows is for experts"):
         efficiency(tile_rows=16)
+    for name in ("regrouping_s", "several_heads_s"):
+        with pytest.raises(ScenarioError, match=f"{name} is for attention_decode"):
+            efficiency(**{name: 1e-6})
     whole = {"axes": AXES, "thousandths": "1000 " * 18}
     with pytest.raises(ScenarioError, match="elementwise has no correction"):
         efficiency(operator="elementwise", correction=whole)

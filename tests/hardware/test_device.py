@@ -91,6 +91,23 @@ def test_an_all_reduce_moves_twice_the_share_of_the_others(tmp_path: Path) -> No
     assert interconnect.all_reduce_s(1e6, 8) == pytest.approx(8e-6 + 1.75e6 / 25e9)
 
 
+def test_a_small_message_is_read_whole_from_every_other_device(tmp_path: Path) -> None:
+    row = "{group: 8, overhead_s: 8e-6, efficiency: 0.25}"
+    one_stage = row.replace("}", ", one_stage_below_bytes: 262144}")
+    interconnect = device(tmp_path, (row, one_stage)).interconnect
+    assert interconnect is not None
+    assert interconnect.all_reduce_s(262143, 8) == pytest.approx(8e-6 + 7 * 262143 / 25e9)
+    assert interconnect.all_reduce_s(262144, 8) == pytest.approx(8e-6 + 1.75 * 262144 / 25e9)
+
+
+def test_waves_need_a_number_of_processors(tmp_path: Path) -> None:
+    waved = ("compute: 0.8", "wave_share: 0.5, compute: 0.8")
+    with pytest.raises(ScenarioError, match="a wave_share needs the device's processors"):
+        device(tmp_path, waved)
+    known = ("memory_bytes: 80e9", "memory_bytes: 80e9\nprocessors: 100")
+    assert device(tmp_path, waved, known).efficiency("gemm").wave_share == 0.5
+
+
 def test_a_group_between_two_rows_takes_the_larger_and_a_group_beyond_is_refused(tmp_path: Path) -> None:
     interconnect = device(tmp_path).interconnect
     assert interconnect is not None
