@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 
+from servsim.cost.pipelined import PipelinedCost
 from servsim.errors import ServsimError
 from servsim.hardware import Device, Tier
 from servsim.memory.paged import PagedAllocator
@@ -103,9 +104,12 @@ def _device(device: Device, scenario: Scenario) -> list[Row]:
         ("peaks", ", ".join(f"{dtype} {format_si(flops, 'FLOP/s')}" for dtype, flops in peaks.items())),
         ("tensor_parallel_size", str(scenario.instance.tensor_parallel_size)),
     ]
-    stages = scenario.instance.pipeline_parallel_size
+    stages, between = scenario.instance.pipeline_parallel_size, scenario.instance.pipeline_link
     if stages > 1:
         rows.append(("pipeline_parallel_size", str(stages), "as many virtual engines take turns on the stages"))
+        rows.append(("pipeline_link", between or "the interconnect"))
+    elif between is not None:
+        rows.append(("pipeline_link", between, "not used: there is one stage"))
     if device.interconnect is not None:
         link = format_si(device.interconnect.bandwidth_bytes_per_s, "B/s")
         rows.append(("interconnect", f"{device.interconnect.name}, {link} a direction"))
@@ -193,6 +197,8 @@ def _steps(setup: Setup) -> list[Row]:
         ),
         ("full prefill", ms(cost.step_s([(chunk, 0)], 1, 0, 0)), f"a prompt of {chunk:,} tokens alone"),
     ]
+    if isinstance(cost, PipelinedCost):
+        rows.append(("stage to stage", f"{ms(cost.send_s(1))}, {ms(cost.send_s(chunk))}", f"for 1 and {chunk:,} tokens"))
     if isinstance(setup.scenario.instance.cost, FixedCost):
         rows.append(("law", "fixed", "as the scenario says, whatever the model and the device"))
     return rows

@@ -42,7 +42,7 @@ class PipelinedCost:
     def __init__(self, stages: Many[CostModel], send_s: Callable[[int], float], host: HostWork | None = None) -> None:
         self.calibration = stages[0].calibration
         self.stages = tuple(stages)
-        self._send_s = send_s  # for so many tokens
+        self.send_s = send_s  # seconds that the hidden states of so many tokens take from a stage to the next
         self._host = host or HostWork()
 
     def outside_range(self) -> dict[str, int]:
@@ -64,7 +64,7 @@ class PipelinedCost:
         stages_s = tuple(
             stage.step_s(chunks, emitting, decoders, context_tokens, shared_tokens) for stage in self.stages
         )
-        return Passage(wait_s, max(wait_s, host.floor_s(sequences)), stages_s, self._send_s(tokens))
+        return Passage(wait_s, max(wait_s, host.floor_s(sequences)), stages_s, self.send_s(tokens))
 
     def decode_stride(
         self,
@@ -78,7 +78,7 @@ class PipelinedCost:
         strides = [
             stage.decode_stride(start_s, decoders, context_tokens, growing, shared_tokens) for stage in self.stages
         ]
-        host, sends_s = self._host, self._send_s(decoders) * (len(strides) - 1)
+        host, sends_s = self._host, self.send_s(decoders) * (len(strides) - 1)
         first_s = host.waited_s(decoders) + sum(stride.first_s for stride in strides) + sends_s
         growth_s = sum(stride.growth_s for stride in strides)
         limit = min(stride.limit for stride in strides)

@@ -149,10 +149,7 @@ class InstanceSpec(Spec):
     def _check_pipeline(self) -> InstanceSpec:
         """What a network in stages goes together with."""
         if self.pipeline_parallel_size == 1:
-            if self.pipeline_link is not None:
-                remedy = "set pipeline_parallel_size, or leave the link out"
-                raise refusal("there is one stage, and nothing to link", remedy=remedy, at=("pipeline_link",))
-            return self
+            return self  # a link is not used then, so that numbers of stages can be compared
         at = ("pipeline_parallel_size",)
         if isinstance(self.cost, FixedCost):
             raise refusal("constant step times have no stages", remedy="use the law roofline, or one stage", at=at)

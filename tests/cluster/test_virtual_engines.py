@@ -87,12 +87,6 @@ def test_a_lone_pipeline_is_as_slow_as_all_its_stages() -> None:
     [
         ({"cost": {"law": "fixed", "prefill_s": 1, "decode_s": 1}}, [], "pipeline_parallel_size", "have no stages"),
         ({"pipeline_parallel_size": 33}, [], "pipeline_parallel_size", "32 layers, not enough for 33 stages"),
-        (
-            {"pipeline_parallel_size": 1, "pipeline_link": "rdma-400g"},
-            [],
-            "pipeline_link",
-            "there is one stage, and nothing to link",
-        ),
         ({"pipeline_link": "h100-sxm"}, [], "h100-sxm.yaml", "is a GPU, not a link"),
         ({"pipeline_link": "rdma-400"}, [], "pipeline_link", "rdma-400g"),
         ({"memory": {"num_blocks": 3}}, [], "num_blocks", "3 blocks for 2 virtual engines"),
@@ -111,3 +105,9 @@ def test_what_makes_no_sense_is_refused(
     with pytest.raises((ScenarioError, CapacityError)) as refused:
         Simulation(load_scenario(scenario(**instance), overrides))
     assert place in str(refused.value) and message in str(refused.value)
+
+
+def test_a_link_is_not_used_by_one_stage() -> None:
+    """So that numbers of stages can be compared with one another."""
+    alone = "instance.pipeline_parallel_size=1"
+    same_bits(run(scenario(), alone), run(scenario(pipeline_link="rdma-200g"), alone))

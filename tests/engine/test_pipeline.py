@@ -111,7 +111,7 @@ def _tandem(steps: list[Any], cost: PipelinedCost) -> list[float]:
         busy_s[-1] = begun_s + max(waited_s, hidden_s)
         clock_s = begun_s + waited_s
         for stage, one in enumerate(cost.stages):
-            clock_s += cost._send_s(tokens) if stage else 0.0
+            clock_s += cost.send_s(tokens) if stage else 0.0
             clock_s = max(clock_s, busy_s[stage]) + (one.prefill_s if prefills else one.decode_s)  # type: ignore[attr-defined]
             busy_s[stage] = clock_s
         ends_s.append(max(clock_s, busy_s[-1]))
