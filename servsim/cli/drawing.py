@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from servsim.errors import ScenarioError
+from servsim.errors import ScenarioError, ServsimError
 from servsim.report.comparison import compare_rows
 from servsim.report.figures import (
     Latency,
@@ -22,7 +23,7 @@ from servsim.report.figures import (
 )
 from servsim.report.folder import RunFolder, read_run
 from servsim.report.sweeping import RateCurve, SweepRun, metric_curves, rate_curves
-from servsim.sweep import Axis, GridFolder
+from servsim.sweep import Axis, GridFolder, load_knob
 from servsim.sweep.axis import SCALES_RATE, SETS_RATE
 
 __all__ = [
@@ -95,7 +96,22 @@ def _is_rate(x: Axis) -> bool:
 
 
 def _curves(grid: GridFolder, x: Axis) -> list[RateCurve]:
-    return rate_curves(_labelled(grid, x), x.path, measured=x.path in SCALES_RATE)
+    runs = _labelled(grid, x)
+    if x.path != SETS_RATE:
+        return rate_curves(runs, x.path, measured=x.path in SCALES_RATE)
+    try:
+        each = _requests_of_an_arrival(grid)
+    except ServsimError:  # a plug-in, a model or a trace of then that is not here now
+        return rate_curves(runs, x.path, measured=True)
+    rates = [float(one.values[x.path]) * each[run.variant] for one, run in zip(runs, grid.runs, strict=True)]
+    runs = [replace(one, values={**one.values, x.path: rate}) for one, rate in zip(runs, rates, strict=True)]
+    return rate_curves(runs, x.path)
+
+
+def _requests_of_an_arrival(grid: GridFolder) -> dict[str, float]:
+    """By variant, how many requests come of one arrival: several where there are sessions or samples."""
+    firsts = {name: read_run(runs[0].folder).scenario for name, runs in grid.by_variant.items()}
+    return {name: load_knob(scenario).rate_at_one_per_s for name, scenario in firsts.items()}
 
 
 def _labelled(grid: GridFolder, x: Axis) -> list[SweepRun]:

@@ -42,10 +42,12 @@ def units_held(tier: Tier, unit_bytes: float, unit: str = "block") -> int:
 
 
 def _resolved(name: str, spec: TierSpec, place: Callable[[KeyPath], str]) -> Tier:
-    link = load_link(locate("links", spec.link, place((*_TIERS, name, "link"))))
+    at = place((*_TIERS, name, "link"))
+    link = load_link(locate("links", spec.link, at), at)
     if spec.device is None:
         return Tier(name, spec.kind, spec.capacity, link)
-    drive = load_drive(locate("drives", spec.device, place((*_TIERS, name, "device"))))
+    at = place((*_TIERS, name, "device"))
+    drive = load_drive(locate("drives", spec.device, at), at)
     if spec.capacity > drive.capacity_bytes:
         raise CapacityError(
             f"{format_bytes(spec.capacity)} do not fit {drive.name}, which has {format_bytes(drive.capacity_bytes)}",

@@ -26,13 +26,43 @@ def scenario_schema() -> dict[str, Any]:
         _describe_plug_ins(spec, parts)
     top = schema["properties"]
     instance = parts["InstanceSpec"]["properties"]
-    for entry, kind in ((top["model"], "models"), (instance["hardware"], "devices")):
+    tier = parts["TierSpec"]["properties"]
+    for entry, kind in (
+        (top["model"], "models"),
+        (instance["hardware"], "devices"),
+        (instance["pipeline_link"], "links"),
+        (tier["link"], "links"),
+        (tier["device"], "drives"),
+    ):
         entry["examples"] = catalogue.names(kind)
     _allow_name(top, "router", registry.names("routers"))
     _allow_name(parts["SchedulerSpec"]["properties"], "predictor", registry.names("predictors"))
     _allow_name(top, "workload", None)
     _allow_names_of_parts(parts)
+    _name_bounds(schema)
     return schema
+
+
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+_NAMED = ("properties", "$defs")  # their keys are names that users gave, not words of JSON Schema
+_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems", "items", "additionalProperties")
+
+
+def _name_bounds(schema: dict[str, Any]) -> None:
+    """Write bounds in JSON Schema's words.
+
+    Where a validator runs before the number is read, as :data:`WholeNumber`'s does, pydantic leaves ``ge`` and the like
+    as they are, which editors ignore.
+    """
+    for word in [word for word in _BOUNDS if word in schema]:
+        schema[_BOUNDS[word]] = schema.pop(word)
+    inner = [part for key in _NAMED for part in schema.get(key, {}).values()]
+    for key in _SCHEMAS:
+        found = schema.get(key)
+        inner.extend(found if isinstance(found, list) else [found])
+    for part in inner:
+        if isinstance(part, dict):
+            _name_bounds(part)
 
 
 def _allow_names_of_parts(parts: dict[str, Any]) -> None:

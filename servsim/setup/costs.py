@@ -77,7 +77,7 @@ def _compressed(setup: Setup, stage: Stage, cost: CostModel) -> CostModel:
     if spec.link is not None:
         place = setup.scenario.place(("instance", "memory", "compression", "link"))
         token_bytes = stage.shape.kv_bytes_per_token(setup.kv_dtype, instance.tensor_parallel_size)
-        bandwidth = load_link(locate("links", spec.link, place)).read_bandwidth_bytes_per_s
+        bandwidth = load_link(locate("links", spec.link, place), place).read_bandwidth_bytes_per_s
         token_s = spec.fetch_share * token_bytes / bandwidth
     if not (spec.step_s or spec.sequence_s or token_s):
         return cost
@@ -94,7 +94,7 @@ def _sends(setup: Setup) -> StageSends:
     """What the stages send each other."""
     spec = setup.scenario.instance
     place = setup.scenario.place(("instance", "pipeline_link"))
-    link = None if spec.pipeline_link is None else load_link(locate("links", spec.pipeline_link, place))
+    link = None if spec.pipeline_link is None else load_link(locate("links", spec.pipeline_link, place), place)
     hidden_bytes = setup.shape.hidden_size * DTYPE_BYTES[spec.dtype]
     try:
         return StageSends(setup.device, link, hidden_bytes=hidden_bytes, group=spec.tensor_parallel_size)

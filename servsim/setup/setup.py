@@ -49,7 +49,7 @@ class Setup:
         """
         spec = scenario.instance
         shape = load_model(scenario.model_path)
-        device = load_device(scenario.hardware_path)
+        device = load_device(scenario.hardware_path, scenario.place(("instance", "hardware")))
         shared = ("instance", "tensor_parallel_size")
         _placed(scenario, shared, shape.check_tensor_parallel, spec.tensor_parallel_size)
         if not isinstance(spec.cost, FixedCost):

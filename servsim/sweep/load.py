@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from servsim.errors import ScenarioError
 from servsim.scenario import Scenario
 from servsim.scenario.arrival_spec import ClosedLoopArrivals, ConstantArrivals, MmppArrivals, PiecewiseArrivals
+from servsim.scenario.group_spec import requests_each
 from servsim.scenario.workload_spec import SyntheticWorkload, TraceWorkload
 from servsim.streams import Streams
 from servsim.workload import open_stream
@@ -44,7 +45,8 @@ def load_knob(scenario: Scenario) -> LoadKnob:
     """What sets the rate: ``rate_per_s`` or ``rate_scale`` of the arrivals, or a trace's ``time_scale``.
 
     Where arrivals are those of sessions, the rate of requests is that of the sessions times the turns that one has on
-    average, over a sample of up to 20,000 planned turns. Raises ScenarioError for a closed loop, which has none, and
+    average, over a sample of up to 20,000 planned turns; where several requests stand in the place of each (``samples``
+    that are not forked), it is so many times as high. Raises ScenarioError for a closed loop, which has none, and
     for a trace whose requests arrive at one instant.
     """
     workload = scenario.workload
@@ -60,10 +62,11 @@ def load_knob(scenario: Scenario) -> LoadKnob:
         )
     rate_per_s = arrivals.mean_rate_per_s
     turns = _turns_per_session(scenario, workload) if isinstance(workload, SyntheticWorkload) else 1.0
+    requests = turns * requests_each(workload.samples)  # of one arrival
     if isinstance(arrivals, MmppArrivals | PiecewiseArrivals):
         scale = arrivals.rate_scale
-        return LoadKnob("workload.arrivals.rate_scale", turns * rate_per_s / scale, False, scale)
-    return LoadKnob("workload.arrivals.rate_per_s", turns, False, rate_per_s)
+        return LoadKnob("workload.arrivals.rate_scale", requests * rate_per_s / scale, False, scale)
+    return LoadKnob("workload.arrivals.rate_per_s", requests, False, rate_per_s)
 
 
 def _turns_per_session(scenario: Scenario, workload: SyntheticWorkload) -> float:
@@ -90,4 +93,5 @@ def _of_trace(scenario: Scenario, workload: TraceWorkload) -> LoadKnob:
             place=scenario.place(("workload", "trace")),
             remedy="give the workload arrivals of its own",
         )
-    return LoadKnob("workload.time_scale", (len(arrival_s) - 1) / period_s, True, workload.time_scale)
+    rate_per_s = requests_each(workload.samples) * (len(arrival_s) - 1) / period_s
+    return LoadKnob("workload.time_scale", rate_per_s, True, workload.time_scale)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from servsim.cli.endings import INTERRUPTED
 
@@ -115,6 +116,20 @@ def test_sweep_writes_a_row_a_run_and_the_classic_figure(servsim, small):
     assert Path("results/small-sweep/attainment.png").is_file()
     assert Path("results/small-sweep/attainment.svg").is_file()
     assert not list(Path("results/small-sweep").rglob("requests.csv"))
+
+
+def test_the_rates_that_sweep_and_capacity_tell_are_those_of_requests_where_each_prompt_has_several_answers(
+    servsim, small, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr("servsim.cli.drawing.draw_rates", lambda curves, *_: drawn.extend(curves) or Figure())
+    four = ("--set", "workload.samples=4", "--jobs", 1)
+    assert servsim("sweep", small, "--vary", f"{RATE}=2,40", *four).status == 0
+    (curve,) = drawn
+    assert curve.rates_per_s == (8.0, 160.0)
+    runs = rows_of("results/small-sweep/sweep.csv")
+    assert [float(row["arrival_rate_per_s"]) for row in runs] == pytest.approx(curve.rates_per_s, rel=0.3)
+    assert "80.0 requests/s (workload.arrivals.rate_per_s: 20)" in servsim("check", small, *four[:2]).out
 
 
 def test_sweep_goes_over_any_numeric_axis(servsim, small):

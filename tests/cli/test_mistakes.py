@@ -80,6 +80,34 @@ def test_a_mistake_in_the_file_is_placed_at_its_line(servsim, small, before, aft
     assert ended.err.startswith(f"small.yaml:{line}: ")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "hardware: h100-sxm",
+            "hardware: rdma-400g",
+            "small.yaml:4: instance.hardware: rdma-400g is a link, which carries data and does not compute",
+        ),
+        (
+            "  hardware: h100-sxm",
+            "  hardware: h100-sxm\n  pipeline_parallel_size: 2\n  pipeline_link: h100-sxm",
+            "small.yaml:6: instance.pipeline_link: h100-sxm is a GPU, not a link",
+        ),
+        (
+            "memory: {num_blocks: 200}",
+            "memory:\n    allocator: prefix_blocks\n    tiers:\n      cpu: {capacity: 1 GiB, link: samsung-pm9a3}",
+            "small.yaml:9: instance.memory.tiers.cpu.link: samsung-pm9a3 is an SSD, not a link",
+        ),
+    ],
+)
+def test_hardware_of_another_kind_is_a_mistake_where_it_is_named(servsim, small, before, after, message):
+    """And not in the file of the catalogue, which is right."""
+    small.write_text(small.read_text().replace(before, after))
+    ended = servsim("check", small)
+    assert ended.status == 2
+    assert ended.err.startswith(f"{message}\n  name a ")
+
+
 def test_a_scenario_that_is_no_yaml_is_refused(servsim, small):
     small.write_text("name: [unclosed\n")
     ended = servsim("run", small)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from servsim.validation import measured
-from servsim.validation.measured import Comparison, Dataset, MeasuredRun, comparing
+from servsim.validation.measured import Comparison, Dataset, MeasuredRun, comparing, fitting
 
 Command = Any  # what the fixture ``servsim`` gives
 
@@ -56,6 +57,23 @@ def test_constants_are_fitted_and_printed(servsim: Command, servsim_data: Path) 
     ended = servsim("validate", "vllm_0.19_per_request", "--data", servsim_data, "--fit")
     assert ended.status == 0
     assert ended.out.startswith("vllm-0.19:\n  cost.sequence_gap_s: ")
+
+
+def test_ctrl_c_ends_a_fit_whose_run_would_be_partial(
+    servsim: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulation answers Ctrl-C with a partial result, of which nothing may be measured."""
+
+    def made_up(dataset: Dataset, _: Path) -> list[MeasuredRun]:
+        scenario = {"name": "a-run", "instance": {"engine": "vllm-0.15"}}
+        return [MeasuredRun("a run", dataset.name, "group", "fit", scenario, {"tpot_mean": 0.010})]
+
+    monkeypatch.setattr(measured, "read_runs", made_up)
+    monkeypatch.setattr(fitting, "simulate", lambda _: SimpleNamespace(summary={"partial": True}))
+    (tmp_path / "serving").mkdir()
+    ended = servsim("validate", "vllm_0.15_load_stages", "--data", tmp_path, "--fit")
+    assert (ended.status, ended.out) == (130, "")
+    assert ended.err == "interrupted; nothing was written\n"
 
 
 def test_without_measurements_it_says_what_to_set(servsim: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_a_lone_pipeline_is_as_slow_as_all_its_stages() -> None:
     [
         ({"cost": {"law": "fixed", "prefill_s": 1, "decode_s": 1}}, [], "pipeline_parallel_size", "have no stages"),
         ({"pipeline_parallel_size": 33}, [], "pipeline_parallel_size", "32 layers, not enough for 33 stages"),
-        ({"pipeline_link": "h100-sxm"}, [], "h100-sxm.yaml", "is a GPU, not a link"),
+        ({"pipeline_link": "h100-sxm"}, [], "scenario: instance.pipeline_link: ", "h100-sxm is a GPU, not a link"),
         ({"pipeline_link": "rdma-400"}, [], "pipeline_link", "rdma-400g"),
         ({"memory": {"num_blocks": 3}}, [], "num_blocks", "3 blocks for 2 virtual engines"),
         (

@@ -146,7 +146,7 @@ def test_the_l2_counts_only_where_its_bandwidth_is_given(tmp_path: Path) -> None
             r"yaml:18: .*gemm in bf16 is given twice",
         ),
         (", median_error: 0.05", "", r"yaml:15: calibrated: a calibrated device needs an efficiency with"),
-        ("kind: gpu", "kind: ssd", r"yaml:2: kind: an SSD stores, it does not compute"),
+        ("kind: gpu", "kind: ssd", r"yaml:2: kind: .* is an SSD, which stores data and does not compute"),
         ("kind: gpu", "kind: fpga", r"yaml:2: kind: must be 'gpu' or 'cpu', found 'fpga'"),
         ("calibrated: true", "l2_bandwidth_bytes_per_s: 9e12\ncalibrated: true", r"yaml:15: .* needs l2_bytes"),
     ],

@@ -81,7 +81,7 @@ def test_a_link_is_told_apart_by_its_kind(tmp_path: Path) -> None:
 
 def test_a_link_is_no_device_and_a_device_no_link(tmp_path: Path) -> None:
     path = written(tmp_path, LINK)
-    with pytest.raises(ScenarioError, match=r"made-up.yaml:2: kind: a link carries data, it does not compute\n  name"):
+    with pytest.raises(ScenarioError, match=r"made-up.yaml:2: kind: wire is a link, which carries data and does not compute"):
         load_device(path)
     with pytest.raises(ScenarioError, match=r":2: kind: wire is a link, not an SSD\n  name a drive of kind ssd"):
         load_drive(path)
@@ -89,6 +89,11 @@ def test_a_link_is_no_device_and_a_device_no_link(tmp_path: Path) -> None:
         load_link(FOLDER / "samsung-pm9a3.yaml")
     with pytest.raises(ScenarioError, match=r"kind: l4 is a GPU, not a link"):
         load_link(FOLDER / "l4.yaml")
+    for load in (load_device, load_drive):
+        with pytest.raises(ScenarioError, match=r"^chat.yaml:4: where: wire is a link, "):
+            load(path, "chat.yaml:4: where")
+    with pytest.raises(ScenarioError, match=r"^chat.yaml:4: where: l4 is a GPU, not a link"):
+        load_link(FOLDER / "l4.yaml", "chat.yaml:4: where")
 
 
 @pytest.mark.parametrize(

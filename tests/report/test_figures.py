@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,35 @@ def test_the_rate_at_ninety_percent_is_marked_or_said_to_lie_outside():
     left = draw_rates(CURVES).axes[0]
     texts = [text.get_text() for text in left.texts]
     assert texts == ["requests/s at 90 %", "fcfs: 2.22", "sjf: above 4"]
+
+
+def evenly(low, high):
+    """Latencies whose TTFT spans this range in ms, evenly on a logarithmic axis."""
+    values = np.geomspace(low, high, 50) / 1e3
+    return Latency("a", {name: values for name in ("ttft_s", "tpot_s", "e2e_s")})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "some"),
+    [
+        (50, 750, {"50", "100", "200", "500"}),
+        (0.03, 0.4, {"0.05", "0.1", "0.2"}),
+        (20, 1900, {"30", "100", "300", "1000"}),
+        (1000, 99_000, {"1000", "10000"}),
+        (9000, 360_000, {"10000", "100000"}),
+        (20, 3000, {r"$\mathdefault{10^{2}}$", r"$\mathdefault{10^{3}}$"}),
+    ],
+)
+def test_labels_of_a_logarithmic_axis_stand_beside_each_other(low, high, some):
+    figure = draw_distributions([evenly(low, high)])
+    figure.draw_without_rendering()
+    axis = figure.axes[0].xaxis
+    shown = [tick for tick in axis.get_ticklabels(which="both") if tick.get_text()]
+    left, right = figure.axes[0].get_xlim()
+    seen = [tick for tick in shown if left <= tick.get_position()[0] <= right]
+    assert some <= {tick.get_text() for tick in seen}
+    boxes = sorted((box.x0, box.x1) for box in (tick.get_window_extent() for tick in seen))
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(boxes))
 
 
 def test_every_axis_carries_its_unit():

@@ -184,3 +184,35 @@ def test_the_schema_for_editors_knows_the_plug_ins_and_describes_every_key() -> 
     for part in (schema, *(parts[name] for name in ("InstanceSpec", "SchedulerSpec", "MemorySpec", "SloBounds"))):
         for key, entry in part["properties"].items():
             assert entry.get("description"), f"{part['title']}.{key} has no description"
+
+
+def schemas_in(schema: object) -> Iterator[dict[str, object]]:
+    """The schema and all schemas within it; what stands under ``properties`` and ``$defs`` are names."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from schemas_in(part)
+    if isinstance(schema, dict):
+        yield schema
+        for key, part in schema.items():
+            if key in ("properties", "$defs"):
+                yield from schemas_in(list(part.values()))
+            elif key not in ("default", "examples", "enum", "const", "mapping"):
+                yield from schemas_in(part)
+
+
+@pytest.mark.usefixtures("picky")
+def test_the_schema_for_editors_speaks_of_bounds_as_json_schema_does() -> None:
+    schema = scenario_schema()
+    assert not [part for part in schemas_in(schema) if {"ge", "gt", "le", "lt"} & set(part)]
+    parts = schema["$defs"]
+    width = parts["BeamSpec"]["properties"]["width"]
+    assert (width["minimum"], width["maximum"]) == (2, 1024)
+    priority = parts["ClassSpec"]["properties"]["priority"]
+    assert (priority["minimum"], priority["exclusiveMaximum"]) == (-(1 << 31), 1 << 31)
+
+
+def test_the_schema_for_editors_names_links_and_drives() -> None:
+    parts = scenario_schema()["$defs"]
+    assert "rdma-400g" in parts["InstanceSpec"]["properties"]["pipeline_link"]["examples"]
+    assert "pcie-gen5-x16" in parts["TierSpec"]["properties"]["link"]["examples"]
+    assert "samsung-pm9a3" in parts["TierSpec"]["properties"]["device"]["examples"]

@@ -87,6 +87,35 @@ def test_a_trace_is_stretched(tmp_path):
     assert knob.value_at(4.0) == 0.25
 
 
+@pytest.mark.parametrize(
+    ("samples", "requests"),
+    [("4", 4), ("{count: 3}", 3), ("{count: 4, forked: true}", 1)],
+)
+@pytest.mark.parametrize("arrivals", [{"process": "poisson", "rate_per_s": 2}, MMPP], ids=["poisson", "mmpp"])
+def test_several_answers_that_are_requests_are_counted_as_such(arrivals, samples, requests):
+    plain = scenario_with(arrivals)
+    forking = ["instance.scheduler.policy=vllm_v0"] if "forked" in samples else []
+    scenario = plain.with_overrides([f"workload.samples={samples}", *forking])
+    knob = load_knob(scenario)
+    assert knob.rate_per_s == pytest.approx(requests * load_knob(plain).rate_per_s)
+    doubled = scenario.with_overrides([f"{knob.path}={knob.value_at(2 * knob.rate_per_s)!r}"])
+    blocks = list(open_stream(doubled.workload, Streams(0)).blocks())
+    assert sum(map(len, blocks)) / blocks[-1].arrival_s[-1] == pytest.approx(2 * knob.rate_per_s, rel=0.1)
+
+
+def test_several_answers_to_the_requests_of_a_trace_are_counted_too(tmp_path):
+    (tmp_path / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,10,5\n1,10,5\n2,10,5\n")
+    scenario = load_scenario(
+        {
+            "name": "x",
+            "model": "llama-3.1-8b",
+            "instance": {"hardware": "h100-sxm"},
+            "workload": {"trace": str(tmp_path / "trace.csv"), "format": "table", "samples": 4, "time_scale": 0.5},
+        }
+    )
+    assert load_knob(scenario).rate_per_s == 8.0
+
+
 def test_a_closed_loop_has_no_knob():
     with pytest.raises(ScenarioError, match="closed loop"):
         load_knob(scenario_with({"process": "closed_loop", "concurrency": 3}))

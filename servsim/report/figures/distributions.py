@@ -21,6 +21,7 @@ __all__ = ["Latency", "draw_distributions", "draw_measured", "measured_latency",
 
 _PANELS = (("ttft_s", "TTFT (ms)", 1e3), ("tpot_s", "TPOT (ms)", 1e3), ("e2e_s", "E2E latency (s)", 1.0))
 _MOST_POINTS = 2000
+_FEW_DECADES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,32 @@ def _set_scale(axes: Axes) -> None:
     positive = np.concatenate([values[values > 0] for values in drawn] or [np.empty(0)])
     if len(positive) and positive.max() > 10 * positive.min():
         axes.set_xscale("log")
+        _mark_decades(axes, float(positive.min()), float(positive.max()))
     elif len(positive):
         axes.set_xlim(left=0)
+
+
+def _mark_decades(axes: Axes, lowest: float, highest: float) -> None:
+    """Ticks of a logarithmic axis: plain numbers below two decades, as many as stand beside each other there."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # slow to load, as all of matplotlib
+
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    decades = float(np.log10(highest / lowest))
+    if decades >= _FEW_DECADES:
+        return
+    widest = max(len(_plain(10.0 ** np.floor(np.log10(value)))) for value in (lowest, highest))
+    room = _PANEL_CHARACTERS / (widest + 1) / decades  # labels in a decade
+    steps = next((steps for narrowest, steps in _STEPS if room * narrowest >= 1), (1.0,))
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+
+
+_PANEL_CHARACTERS = 28  # of the ticks' size beside each other, margins left out
+_STEPS = ((np.log10(2), (1.0, 2.0, 5.0)), (np.log10(3), (1.0, 3.0)))  # and the narrowest gap, in decades
+
+
+def _plain(value: float) -> str:
+    return f"{value:.10f}".rstrip("0").rstrip(".") if value < 1 else f"{value:.0f}"
 
 
 def _errors(truth: NDArray[np.float64], found: NDArray[np.float64]) -> str:

@@ -74,10 +74,16 @@ class Fit:
 
 
 def loss_of(dataset: Dataset, runs: Sequence[MeasuredRun], values: Mapping[str, float]) -> float:
-    """The weighted mean of |ln(predicted / measured)| over the runs' mean figures, with these constants."""
+    """The weighted mean of |ln(predicted / measured)| over the runs' mean figures, with these constants.
+
+    Raises KeyboardInterrupt after Ctrl-C: a loss over part of a run would lead the search astray.
+    """
     total = weights = 0.0
     for run in runs:
-        predicted = dataset.measure(simulate(_with(run.scenario, values)))
+        result = simulate(_with(run.scenario, values))
+        if result.summary["partial"]:
+            raise KeyboardInterrupt
+        predicted = dataset.measure(result)
         for name, weight in _WEIGHTS.items():
             if name in run.measured and predicted.get(name, 0.0) > 0:
                 total += weight * abs(math.log(predicted[name] / run.measured[name]))

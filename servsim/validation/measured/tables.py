@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from servsim.report.folder import json_bytes, result_folder
+from servsim.report.whole_words import WholeWords
 from servsim.validation.measured.comparing import Comparison
 from servsim.validation.measured.datasets import DATASETS
 from servsim.validation.measured.figures import draw_all
 from servsim.validation.measured.scoring import METRICS, Line, Reached, lines_of, reached
 from servsim.version import VERSION
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = ["ERRORS_FILE", "by_dataset", "error_tables", "errors_markdown", "write_validation"]
 
@@ -34,14 +32,16 @@ def by_dataset(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]
     return found
 
 
-def error_tables(comparisons: Sequence[Comparison]) -> Iterator[Table]:
+def error_tables(comparisons: Sequence[Comparison]) -> Iterator[WholeWords]:
     """For each dataset: its runs where they are few, errors summed up, and what was asked."""
     for name, ours in by_dataset(comparisons).items():
         dataset = DATASETS[name]
         if len(ours) <= _MANY:
-            yield _table(f"{name}: run by run, predicted against measured", *_run_rows(ours))
-        yield _table(f"{name}: errors (fitted on: {dataset.fitted_on})", _HEADER, map(_line, lines_of(ours)))
-        yield _table(f"{name}: targets", _TARGETS, map(_target, reached(dataset, ours)))
+            yield WholeWords(f"{name}: run by run, predicted against measured", *_run_rows(ours), names=3)
+        lines = [_line(line) for line in lines_of(ours)]
+        yield WholeWords(f"{name}: errors (fitted on: {dataset.fitted_on})", _HEADER, lines, names=3)
+        targets = [_target(found) for found in reached(dataset, ours)]
+        yield WholeWords(f"{name}: targets", _TARGETS, targets, names=2)
 
 
 def errors_markdown(comparisons: Sequence[Comparison]) -> str:
@@ -79,19 +79,6 @@ def write_validation(out: Path, comparisons: Sequence[Comparison], *, overwrite:
                 one.curves.table.to_csv(folder / f"{stem}.curves.csv", index=False)
         for name, ours in by_dataset(comparisons).items():
             draw_all(name, ours, folder)
-
-
-def _table(title: str, header: Sequence[str], rows: Any) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for place, name in enumerate(header):
-        table.add_column(name, overflow="fold", justify="left" if place < 3 else "right")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
 
 
 def _markdown(header: Sequence[str], rows: Any) -> list[str]:
