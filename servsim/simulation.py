@@ -131,6 +131,7 @@ class Simulation:
             decode_s=lambda decoders, context: cost.decode_stride(0.0, decoders, context).first_s,
             bounds=_bounds(self.scenario, self.stream),
             kv_bytes_per_token=self.setup.budget.kv_bytes_per_token * spec.tensor_parallel_size,
+            engines=spec.pipeline_parallel_size,
             swap_space=swap_space,
         )
         policy = self._policy(surroundings)
