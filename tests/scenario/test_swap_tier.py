@@ -53,8 +53,18 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     (scenario(**SWAP, swap_space_gib=8), "leave swap_space_gib out", "scheduler.swap_space_gib"),
     (
         scenario(tiers={}, policy="combined", batching={"name": "vllm_v0", "swap_copies": "async"}),
-        "there is none to swap to",
-        "",
+        "there is no tier to swap to",
+        "scheduler.batching.swap_copies",
+    ),
+    (
+        scenario(policy="combined", batching="vllm_v1"),
+        "the policy combined with the batching vllm_v1 swaps nothing",
+        "memory.tiers",
+    ),
+    (
+        scenario(policy="combined", batching={"name": "vllm_v0", "preemption_mode": "swap", "swap_space_gib": 8}),
+        "leave swap_space_gib out",
+        "scheduler.batching.swap_space_gib",
     ),
     (scenario(tiers={"cpu": {"capacity": 1024, "link": "pcie-gen4-x16"}}, **SWAP), "does not hold one block", "tiers"),
 ]  # fmt: skip
@@ -66,6 +76,16 @@ def test_a_tier_that_nobody_can_use_as_asked_is_refused(wrong: dict[str, Any], m
         servsim.simulate(wrong)
     assert message in str(caught.value)
     assert place in str(caught.value)
+
+
+@pytest.mark.parametrize("copies", ["blocking", "async"])
+def test_a_batching_swaps_to_a_tier_as_the_policy_does_that_it_makes_up(copies: str) -> None:
+    settings = {"preemption_mode": "swap", "swap_copies": copies, "copy_granularity": "groups"}
+    whole = servsim.simulate(scenario(policy="vllm_v0", **settings))
+    parts = servsim.simulate(scenario(policy="combined", batching={"name": "vllm_v0", **settings}))
+    assert parts.requests.equals(whole.requests) and parts.strides.equals(whole.strides)
+    assert parts.summary["memory"] == whole.summary["memory"]
+    assert parts.summary["memory"]["copied_out_bytes_cpu"] > 0
 
 
 @pytest.mark.parametrize("policy", ["vllm_v0", "priority_trace", "fastserve"])
