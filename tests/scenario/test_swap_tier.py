@@ -88,6 +88,19 @@ def test_a_batching_swaps_to_a_tier_as_the_policy_does_that_it_makes_up(copies: 
     assert parts.summary["memory"]["copied_out_bytes_cpu"] > 0
 
 
+@pytest.mark.parametrize("order", ["lcf", "vtc_predictive", "deficit_round_robin"])
+def test_who_comes_back_beside_the_steps_is_charged_to_its_tenant_like_anybody(order: str) -> None:
+    """Nobody tells an order when the KV of who was swapped in is there."""
+    batching = {"name": "vllm_v0", "preemption_mode": "swap", "swap_copies": "async"}
+    what = scenario(policy="combined", batching=batching, order=order)
+    what["workload"]["classes"] = [{"name": "a", "share": 1}, {"name": "b", "share": 2}]
+    what["workload"]["lengths"]["output_tokens"] = {"distribution": "uniform", "min": 1, "max": 300}
+    strided, single = (servsim.simulate(what, [f"instance.stepping={mode}"]) for mode in ("strided", "single"))
+    assert strided.requests.equals(single.requests) and strided.strides.equals(single.strides)
+    assert strided.summary["memory"]["copied_in_bytes_cpu"] > 0
+    assert strided.summary["counts"]["finished"] == 20
+
+
 @pytest.mark.parametrize("policy", ["vllm_v0", "priority_trace", "fastserve"])
 @pytest.mark.parametrize("copies", ["blocking", "async"])
 def test_a_policy_swaps_to_a_tier_and_the_summary_tells_how_much(policy: str, copies: str) -> None:
