@@ -22,7 +22,7 @@ from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance
 from servsim.engine.parts import Parts
 from servsim.engine.pipeline import Lane, Pipeline
-from servsim.errors import CapacityError, ScenarioError, SimulationError, suggestion
+from servsim.errors import CapacityError, ScenarioError, ServsimError, SimulationError, suggestion
 from servsim.metrics import derive, summarise
 from servsim.records import Recorder, Records
 from servsim.report.folder import check_free, pause_columns, write_run
@@ -82,7 +82,8 @@ class Simulation:
 
     def run(self) -> Records:
         """Simulate to the end; after Ctrl-C, what has happened by then, marked partial."""
-        with _rarer_garbage_collection(), _stopped_by_interrupt(self.env) as interrupts:
+        mistakes = _placed(self.scenario, "instance", "scheduler")  # where a policy finds that something does not fit
+        with mistakes, _rarer_garbage_collection(), _stopped_by_interrupt(self.env) as interrupts:
             self.env.run()
         for instance in self.instances:
             for sequence, request in instance.unfinished():
@@ -131,6 +132,7 @@ class Simulation:
             decode_s=lambda decoders, context: cost.decode_stride(0.0, decoders, context).first_s,
             bounds=_bounds(self.scenario, self.stream),
             kv_bytes_per_token=self.setup.budget.kv_bytes_per_token * spec.tensor_parallel_size,
+            engines=spec.pipeline_parallel_size,
             swap_space=swap_space,
         )
         policy = self._policy(surroundings)
@@ -241,8 +243,9 @@ def _placed(scenario: Scenario, *path: str) -> Iterator[None]:
     try:
         yield
     except (ScenarioError, CapacityError) as error:
-        place = error.place or scenario.place(path)
-        raise type(error)(error.message, place=place, remedy=error.remedy) from None
+        # SimPy raises a copy of what a process raised, made of its text alone.
+        told = error.__cause__ if isinstance(error.__cause__, ServsimError) else error
+        raise type(error)(told.message, place=told.place or scenario.place(path), remedy=told.remedy) from None
 
 
 @contextmanager

@@ -16,9 +16,9 @@ class StageSends:
     """Each of ``group`` devices sends its share of every token's hidden states, and the receivers gather the shares.
 
     Over the devices' own interconnect a send costs as much as an all-reduce of two, which puts as many bytes on the
-    wire and is what was measured. Over a link it is its latency, its launch and its bandwidth. A gather costs
-    half an all-reduce of the group: it puts half as many bytes on the wire. Sends of different steps over one link do
-    not slow each other down.
+    wire and is what was measured. Over a link it is its latency, its launch and its bandwidth. A gather is the second
+    half of a ring's all-reduce, and costs half of one; where small messages are summed in one stage this is a guess.
+    Sends of different steps over one link do not slow each other down.
 
     Source: ``send_tensor_dict`` in vllm/distributed/parallel_state.py (0.6). Raises ScenarioError where neither is
     known.

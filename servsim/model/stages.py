@@ -39,7 +39,9 @@ def pipeline_stages(shape: ModelShape, pipeline_parallel_size: int) -> tuple[Sta
 
     Of ``r`` layers left over, the ``r`` stages before the last get one each: the last has the LM head, and the first,
     as long as there are others, the embedding.
-    Source: ``get_pp_indices`` in vllm/distributed/utils.py (0.19). Raises ScenarioError for more stages than layers.
+
+    Source: ``get_pp_indices`` in vllm/distributed/utils.py (0.19); that of 0.6, whose virtual engines these stages
+    have, leaves all ``r`` to the last stage. Raises ScenarioError for more stages than layers.
     """
     layers = shape.num_hidden_layers
     if pipeline_parallel_size > layers:

@@ -6,6 +6,7 @@ from servsim.documents import refusal
 from servsim.scenario.group_spec import forked_outputs
 from servsim.scenario.instance_spec import InstanceSpec
 from servsim.scenario.plug_in import plug_ins_with
+from servsim.scenario.scheduler_spec import batching_of
 from servsim.scenario.workload_spec import SyntheticWorkload, TraceWorkload
 
 __all__ = ["check_groups", "sequences_each"]
@@ -27,14 +28,12 @@ def check_groups(workload: SyntheticWorkload | TraceWorkload, instance: Instance
     if key == "samples":
         otherwise = f", or write samples: {width}, which makes each output a request of its own"
     scheduler, memory, at = instance.scheduler, instance.memory, ("workload", key)
-    parts = scheduler.parameters
-    batching = getattr(parts, "batching", None)
-    if not getattr((scheduler if batching is None else batching).plug_in, "groups", False):
+    batching = batching_of(scheduler)
+    if not getattr(batching.spec.plug_in, "groups", False):
         able = plug_ins_with(scheduler.kind, "groups")
-        name = scheduler.policy if batching is None else f"{scheduler.policy} with the batching {batching.name}"
-        message = f"the policy {name} does not schedule the outputs of a request together"
+        message = f"the policy {batching.name} does not schedule the outputs of a request together"
         raise refusal(message, remedy=f"use the policy {able}{otherwise}", at=at)
-    admission = getattr(parts, "admission", None)
+    admission = getattr(scheduler.parameters, "admission", None)
     if admission is not None and admission.name != "anyone":
         message = f"the admission rule {admission.name} does not count the outputs of a request"
         raise refusal(message, remedy=f"use the rule anyone{otherwise}", at=at)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from servsim.documents import WholeNumber, refusal
+from servsim.documents import KeyPath, WholeNumber, refusal
 from servsim.scenario.plug_in import PlugInSpec
 
-__all__ = ["PredictorSpec", "Router", "RouterSpec", "SchedulerSpec"]
+__all__ = ["Batching", "PredictorSpec", "Router", "RouterSpec", "SchedulerSpec", "batching_of"]
 
 
 def _named(key: str) -> BeforeValidator:
@@ -53,6 +53,23 @@ class SchedulerSpec(PlugInSpec):
             remedy="raise max_num_batched_tokens or lower max_num_seqs",
             at=("max_num_batched_tokens" if "max_num_batched_tokens" in self.model_fields_set else "max_num_seqs",),
         )
+
+
+class Batching(NamedTuple):
+    """What composes the steps of a scheduler: the policy itself, or the batching of one put together from parts."""
+
+    name: str  # as a message calls it
+    spec: PlugInSpec
+    place: KeyPath  # of its parameters
+
+
+def batching_of(scheduler: SchedulerSpec) -> Batching:
+    """What composes the steps, and so says whether groups are held together and where victims are swapped to."""
+    place = ("instance", "scheduler")
+    part = getattr(scheduler.parameters, "batching", None)
+    if not isinstance(part, PlugInSpec):
+        return Batching(scheduler.policy, scheduler, place)
+    return Batching(f"{scheduler.policy} with the batching {part}", part, (*place, "batching"))
 
 
 class RouterSpec(PlugInSpec):

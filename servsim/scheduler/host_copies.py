@@ -32,7 +32,10 @@ class CopyParameters(BaseModel):
         "blocks", description="blocks: each is copied by itself, as vLLM; groups: a sequence's as one run (FastSwitch)"
     )
     swap_space_gib: float = Field(
-        4.0, ge=0, le=1 << 20, description="host memory for swapped KV, of all devices; a tier tells its own, as below"
+        4.0,
+        ge=0,
+        le=1 << 20,
+        description="host memory for swapped KV, of all devices of a stage; a tier tells its own, as below",
     )
     copy_bandwidth_gb_per_s: float = Field(
         25.0, gt=0, le=1e6, description="10^9 bytes/s of a copy either way; 25 is about what PCIe 4.0 x16 gives"
@@ -56,7 +59,7 @@ class HostCopies:
     Without one ``t = operations * t_launch + bytes / bandwidth``, one direction after the other, not hidden behind
     computation.
     Either way a sequence that comes back leaves its place when its copy has ended, so that one plan does not give
-    it away.
+    it away. In a pipeline each virtual engine has an equal share of host memory, as in vLLM v0 (0.6), ``Scheduler``.
     """
 
     def __init__(self, surroundings: Surroundings, parameters: CopyParameters) -> None:
@@ -75,6 +78,7 @@ class HostCopies:
         self._blocks_per_copy = parameters.blocks_per_copy
         space_bytes = parameters.swap_space_gib * 2**30
         self._total_blocks = int(space_bytes / self._block_bytes) if self._block_bytes else 1 << 60
+        self._total_blocks //= surroundings.engines
         self._used_blocks = 0
 
     @property

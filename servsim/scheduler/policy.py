@@ -52,7 +52,8 @@ class Surroundings:
     prefill_s: Callable[[int], float] = _unknown_s  # a step that prefills so many tokens of one sequence alone
     decode_s: Callable[[int, int], float] = _unknown_decode_s  # a decode step of so many sequences storing so much
     bounds: tuple[Bounds, ...] = (Bounds(),)  # the SLO of each class, by its index
-    kv_bytes_per_token: int = 0  # over all devices of the instance
+    kv_bytes_per_token: int = 0  # over all devices of the instance, or of a pipeline's fullest stage
+    engines: int = 1  # virtual engines, this one among them, that share host memory for swapped KV equally
     swap_space: SwapSpace | None = None  # the tier for policies that swap, if the scenario has one
 
 

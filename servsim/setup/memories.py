@@ -12,6 +12,7 @@ from servsim.memory.allocator import Allocator
 from servsim.memory.surroundings import MemorySurroundings
 from servsim.memory.swap_space import SwapSpace
 from servsim.scenario.instance_spec import FixedCost
+from servsim.scenario.scheduler_spec import batching_of
 
 if TYPE_CHECKING:
     from servsim.setup.setup import Setup
@@ -79,7 +80,7 @@ def swap_space(setup: Setup, env: simpy.Environment) -> SwapSpace | None:
     instance = setup.scenario.instance
     if not setup.tiers or getattr(instance.memory.plug_in, "uses_tiers", False):
         return None
-    parameters = instance.scheduler.parameters
+    parameters = batching_of(instance.scheduler).spec.parameters
     try:
         return SwapSpace(
             env,

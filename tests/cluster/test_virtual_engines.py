@@ -52,6 +52,13 @@ def test_each_engine_has_its_share_of_the_blocks() -> None:
     assert half.allocator().total_blocks == 250 - 1
 
 
+def test_each_engine_has_its_share_of_the_swap_space() -> None:
+    """A stage of 16 of 32 layers: 1 MiB a block of 16 tokens, 1,024 blocks in a GiB."""
+    what = scenario(scheduler={"policy": "vllm_v0", "preemption_mode": "swap", "swap_space_gib": 1.0})
+    policies: list[Any] = [instance.policy for instance in Simulation(load_scenario(what)).instances]
+    assert [policy._host.total_blocks for policy in policies] == [512, 512]
+
+
 def test_stages_leave_more_room_for_kv_than_one_device_has() -> None:
     one, two = (
         Setup.of(load_scenario(scenario(), [f"instance.pipeline_parallel_size={size}"])).budget for size in (1, 2)

@@ -19,6 +19,7 @@ from profiles import examples
 from servsim.cost.fixed import FixedCost
 from servsim.cost.host import HostWork
 from servsim.cost.pipelined import PipelinedCost
+from servsim.cost.stride import Stride
 from servsim.records import Records
 
 
@@ -84,19 +85,21 @@ def test_every_step_ends_when_a_plain_tandem_queue_says_so(case: Case) -> None:
 
 
 def _steps(records: Records, instances: range) -> list[tuple[float, int, bool, float, int]]:
-    """Every step of these engines in the order of planning: start, engine, whether it prefills, end, decoders."""
+    """Every step of these engines in the order of planning: start, engine, whether it prefills, end, tokens.
+
+    Times are the engine's own to the bit: an arrival may lie an ulp before another engine's boundary, and goes first.
+    """
     rows = records.strides
     steps = []
     for row in np.flatnonzero(np.isin(rows["instance"], list(instances))):
-        start_s = rows["start_s"][row]
-        for _ in range(rows["steps"][row]):
-            assert rows["first_step_s"][row] == rows["last_step_s"][row]  # every stage takes a constant time
-            end_s = start_s + rows["first_step_s"][row]
-            prefills = rows["prefill_tokens"][row] > 0
-            tokens = int(rows["prefill_tokens"][row] + rows["decode_seqs"][row])
-            steps.append((start_s, int(rows["instance"][row]), prefills, end_s, tokens))
-            start_s = end_s
-    return sorted(steps, key=lambda step: (round(step[0], 9), step[1]))
+        assert rows["first_step_s"][row] == rows["last_step_s"][row]  # every stage takes a constant time
+        stride = Stride(float(rows["start_s"][row]), float(rows["first_step_s"][row]))
+        assert stride.end_s(int(rows["steps"][row])) == rows["end_s"][row]
+        prefills = rows["prefill_tokens"][row] > 0
+        tokens = int(rows["prefill_tokens"][row] + rows["decode_seqs"][row])
+        for step in range(rows["steps"][row]):
+            steps.append((stride.end_s(step), int(rows["instance"][row]), prefills, stride.end_s(step + 1), tokens))
+    return sorted(steps)
 
 
 def _tandem(steps: list[Any], cost: PipelinedCost) -> list[float]:
@@ -152,6 +155,16 @@ def test_the_step_under_way_is_finished_before_another_engine_gets_the_stage() -
     assert records.requests["first_token_s"][1] == 5.25 + 0.5
     steps = records.strides["steps"][records.strides["instance"] == 0].tolist()
     assert steps[:2] == [1, 10] and sum(steps) == 41
+
+
+@pytest.mark.parametrize(("arrival_s", "first_token_s"), [(np.nextafter(5.0, 0), 5.5), (5.0, 5.75)])
+def test_who_wakes_before_a_boundary_goes_before_the_next_step_and_at_it_behind(
+    arrival_s: float, first_token_s: float
+) -> None:
+    """At 5 s the first engine's step ends, and both stages are free; an ulp decides who of the two gets them first."""
+    case = Case((Asked(0.0, 1, 41, 41), Asked(float(arrival_s), 1, 1, 1)), _pipeline(0.25, 0.25))
+    strided_equals_single(case)
+    assert Assembly(case).run().requests["first_token_s"][1] == pytest.approx(first_token_s, rel=1e-12)
 
 
 def test_the_step_under_way_takes_its_place_with_the_context_that_it_has_by_then() -> None:

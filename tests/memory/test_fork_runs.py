@@ -145,7 +145,9 @@ def test_the_tokens_of_the_longest_output_can_be_told_from_the_rows(workload: di
 def test_a_run_stops_where_a_group_finds_no_swap_space() -> None:
     with pytest.raises(CapacityError, match=r"4 live sequences.*\n.*swap_space_gib") as caught:
         servsim.simulate(scenario({**SAMPLES, "lengths": {"prompt_tokens": 60, "output_tokens": 90}}, swap_space_gib=0))
-    assert "0 blocks are free" in str(caught.value)
+    error = caught.value
+    assert "0 blocks are free" in error.message and error.place == "scenario: instance.scheduler"
+    assert error.remedy is not None and "swap_space_gib" in error.remedy
 
 
 def test_a_closed_loop_waits_for_the_longest_output() -> None:

@@ -53,8 +53,18 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     (scenario(**SWAP, swap_space_gib=8), "leave swap_space_gib out", "scheduler.swap_space_gib"),
     (
         scenario(tiers={}, policy="combined", batching={"name": "vllm_v0", "swap_copies": "async"}),
-        "there is none to swap to",
-        "",
+        "there is no tier to swap to",
+        "scheduler.batching.swap_copies",
+    ),
+    (
+        scenario(policy="combined", batching="vllm_v1"),
+        "the policy combined with the batching vllm_v1 swaps nothing",
+        "memory.tiers",
+    ),
+    (
+        scenario(policy="combined", batching={"name": "vllm_v0", "preemption_mode": "swap", "swap_space_gib": 8}),
+        "leave swap_space_gib out",
+        "scheduler.batching.swap_space_gib",
     ),
     (scenario(tiers={"cpu": {"capacity": 1024, "link": "pcie-gen4-x16"}}, **SWAP), "does not hold one block", "tiers"),
 ]  # fmt: skip
@@ -66,6 +76,29 @@ def test_a_tier_that_nobody_can_use_as_asked_is_refused(wrong: dict[str, Any], m
         servsim.simulate(wrong)
     assert message in str(caught.value)
     assert place in str(caught.value)
+
+
+@pytest.mark.parametrize("copies", ["blocking", "async"])
+def test_a_batching_swaps_to_a_tier_as_the_policy_does_that_it_makes_up(copies: str) -> None:
+    settings = {"preemption_mode": "swap", "swap_copies": copies, "copy_granularity": "groups"}
+    whole = servsim.simulate(scenario(policy="vllm_v0", **settings))
+    parts = servsim.simulate(scenario(policy="combined", batching={"name": "vllm_v0", **settings}))
+    assert parts.requests.equals(whole.requests) and parts.strides.equals(whole.strides)
+    assert parts.summary["memory"] == whole.summary["memory"]
+    assert parts.summary["memory"]["copied_out_bytes_cpu"] > 0
+
+
+@pytest.mark.parametrize("order", ["lcf", "vtc_predictive", "deficit_round_robin"])
+def test_who_comes_back_beside_the_steps_is_charged_to_its_tenant_like_anybody(order: str) -> None:
+    """Nobody tells an order when the KV of who was swapped in is there."""
+    batching = {"name": "vllm_v0", "preemption_mode": "swap", "swap_copies": "async"}
+    what = scenario(policy="combined", batching=batching, order=order)
+    what["workload"]["classes"] = [{"name": "a", "share": 1}, {"name": "b", "share": 2}]
+    what["workload"]["lengths"]["output_tokens"] = {"distribution": "uniform", "min": 1, "max": 300}
+    strided, single = (servsim.simulate(what, [f"instance.stepping={mode}"]) for mode in ("strided", "single"))
+    assert strided.requests.equals(single.requests) and strided.strides.equals(single.strides)
+    assert strided.summary["memory"]["copied_in_bytes_cpu"] > 0
+    assert strided.summary["counts"]["finished"] == 20
 
 
 @pytest.mark.parametrize("policy", ["vllm_v0", "priority_trace", "fastserve"])

@@ -83,6 +83,23 @@ def test_the_parts_of_a_preset_put_together_are_the_preset() -> None:
         del registry._registered["schedulers"]["mine"]
 
 
+@pytest.mark.parametrize("rate_per_s", [2, 100])
+def test_a_delayed_batching_does_not_ask_whose_turn_it_is_before_a_seat_is_free(rate_per_s: float) -> None:
+    """The answer depends on when it is first asked: a stride's timer must not ask earlier than single steps do."""
+    what = scenario(
+        max_num_seqs=2,
+        batching={"name": "vllm_v0", "delay_factor": 1.0},
+        order={"name": "deficit_round_robin", "quantum": 100},
+    ).with_overrides([
+        f"workload.arrivals={{process: constant, rate_per_s: {rate_per_s}}}",
+        "workload.classes=[{name: a, share: 1}, {name: b, share: 1}]",
+        "workload.num_requests=30",
+    ])  # fmt: skip
+    single = servsim.simulate(what, ["instance.stepping=single"])
+    same_bits(servsim.simulate(what).records, single.records)
+    assert single.summary["queue_s"]["max"] > 1
+
+
 def test_without_a_word_it_is_first_come_first_served_on_vllm_v1_batching() -> None:
     plain = servsim.simulate(scenario())
     same_bits(plain.records, servsim.simulate(scenario(policy="fcfs")).records)

@@ -13,12 +13,12 @@ from servsim.scheduler import Running, Surroundings
 from servsim.scheduler.host_copies import CopyParameters, HostCopies
 
 
-def copies(recompute_s: float, **settings: Any) -> HostCopies:
+def copies(recompute_s: float, *, engines: int = 1, **settings: Any) -> HostCopies:
     """128 KiB a token in blocks of 16; all prefills take the same."""
     memory = PagedAllocator(MemorySurroundings(1000, 16, 1 << 20))
     surroundings = Surroundings(
         Running(), memory, 8, 64, None, lambda name: None,  # type: ignore[arg-type, return-value]
-        prefill_s=lambda tokens: recompute_s, kv_bytes_per_token=131072,
+        prefill_s=lambda tokens: recompute_s, kv_bytes_per_token=131072, engines=engines,
     )  # fmt: skip
     return HostCopies(surroundings, CopyParameters(**settings))
 
@@ -45,3 +45,9 @@ def test_without_room_it_is_computed_again() -> None:
 
 def test_what_stores_nothing_is_computed_again() -> None:
     assert not copies(1.0).is_cheaper(VICTIM, 0, 1000)
+
+
+def test_virtual_engines_share_host_memory() -> None:
+    """2 MiB a block: 512 of them in a GiB, and what is left over by the engines is nobody's."""
+    assert copies(1.0, swap_space_gib=1.0).total_blocks == 512
+    assert copies(1.0, swap_space_gib=1.0, engines=3).total_blocks == 170

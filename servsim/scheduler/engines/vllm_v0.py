@@ -99,7 +99,7 @@ class VllmV0(LinePolicy):
         running = self.running
         self.queue.refresh(now_s)
         self._notice(now_s)
-        may_admit = not self._swapped and len(self.queue) > 0 and running.seats < self.max_num_seqs
+        may_admit = self._may_admit()
         if may_admit or running.prefilling:
             plan = self._plan_prefill(now_s, may_admit=may_admit)
             if plan is not None:
@@ -139,13 +139,18 @@ class VllmV0(LinePolicy):
     def timer_s(self) -> float:
         """When the delay of the head is over, besides what order and rule say."""
         gate_s = _INFINITY
-        if self._delay_factor and len(self.queue) and self._gate_s() >= self._planned_s:
+        # Nobody looks at the head before there is a seat for it: an order may settle whose turn it is when first asked.
+        if self._delay_factor and self._may_admit() and self._gate_s() >= self._planned_s:
             gate_s = self._gate_s()
         return min(gate_s, super().timer_s())
 
     def head(self) -> Sequence | None:
         """The oldest swapped one, or the head of the line."""
         return self._swapped[0] if self._swapped else super().head()
+
+    def _may_admit(self) -> bool:
+        """Whether somebody waits and finds a seat; nobody is let in while somebody is swapped out."""
+        return not self._swapped and len(self.queue) > 0 and self.running.seats < self.max_num_seqs
 
     def _notice(self, now_s: float) -> None:
         """How long the prefill step took that has just ended, if one has."""

@@ -68,6 +68,8 @@ class ServiceLedger:
         self._doubled_step = 0
         self._served: dict[Sequence, _Served] = {}
         self._decoding: dict[Sequence, None] = {}
+        # Swapped in, with their tokens then: they decode as soon as their KV is there, and nobody says when that is.
+        self._returning: dict[Sequence, int] = {}
         self._later: list[tuple[int, int, int, _Served]] = []  # not charged yet, by the step from which they are
 
     def account(self, tenant: int) -> TenantAccount:
@@ -81,6 +83,10 @@ class ServiceLedger:
     def settle(self) -> int:
         """Bring the accounts to the present step, which is returned."""
         step = self.running.step
+        for sequence, tokens in list(self._returning.items()):
+            if sequence.decoding or sequence.generated_tokens > tokens:
+                del self._returning[sequence]
+                self._join(sequence, sequence.decode_base + tokens)
         while self._later and self._later[0][0] <= step:
             begin, _, version, served = heappop(self._later)
             if version == served.version:
@@ -111,11 +117,14 @@ class ServiceLedger:
         self.settle()
         after = self.running.step + plan.decode
         for sequence in (*plan.preempted, *plan.swapped_out):
+            self._returning.pop(sequence, None)
             if sequence in self._decoding:
                 self._leave(sequence)
         for sequence in plan.swapped_in:
             if sequence.decoding:
                 self._join(sequence, self.running.step)
+            else:
+                self._returning[sequence] = sequence.generated_tokens
         for sequence in plan.left_out:
             self._leave(sequence)
             self._join(sequence, after)
