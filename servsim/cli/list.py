@@ -22,7 +22,7 @@ __all__ = ["Kind", "list_"]
 
 
 class Kind(StrEnum):
-    """What can be listed: plug-ins, and the files of the catalogue."""
+    """What can be listed: plug-ins, the files of the catalogue, and the claims of ``servsim reproduce``."""
 
     SCHEDULERS = "schedulers"
     ORDERS = "orders"
@@ -40,13 +40,14 @@ class Kind(StrEnum):
     MODELS = "models"
     WORKLOADS = "workloads"
     SCENARIOS = "scenarios"
+    CLAIMS = "claims"
 
 
 @ended
 def list_(kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to list.", show_default=False)]) -> None:
     """List schedulers, allocators, ... or the hardware, models, workloads and scenarios that ship with servsim.
 
-    Hardware is all of devices, drives and links.
+    Hardware is all of devices, drives and links; claims are those of servsim reproduce.
     """
     from servsim import registry
     from servsim.scenario import catalogue
@@ -56,6 +57,11 @@ def list_(kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to lis
         table.add_column("parameters and defaults", overflow="fold")
         for name in registry.names(kind.value):
             table.add_row(name, *_plug_in(kind.value, name))
+    elif kind is Kind.CLAIMS:
+        from servsim.validation import CLAIMS  # half a second that no other kind needs
+
+        for name, claim in CLAIMS.items():
+            table.add_row(name, claim.statement)
     else:
         for name in catalogue.names(kind.value):
             table.add_row(name, _about_file(catalogue.find(kind.value, name)))

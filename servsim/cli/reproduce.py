@@ -16,7 +16,11 @@ __all__ = ["reproduce"]
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="NAME", help="Claims, for example past-future; all by default.", show_default=False),
+    typer.Argument(
+        metavar="NAME",
+        help="Claims, for example past-future (servsim list claims names them); all by default.",
+        show_default=False,
+    ),
 ]
 
 
@@ -34,7 +38,7 @@ def reproduce(
     without --out.
     """
     from servsim.report.folder import check_free
-    from servsim.validation import claims_table, find_claims, write_claims
+    from servsim.validation import claims_report, find_claims, write_claims
     from servsim.validation import reproduce as try_claims
 
     claims = find_claims(names or ())
@@ -47,9 +51,13 @@ def reproduce(
     tried = f"{len(found)} of {len(claims)} claims"
     note(f"{tried} in {time.perf_counter() - began_s:.1f} s")
     partial = f"partial: {tried}" if len(found) < len(claims) else None
-    show(*([claims_table(found)] if found else []), *([partial] if partial else []))
+    show(*([claims_report(found)] if found else []), *([partial] if partial else []))
     if out is not None and found:
         write_claims(out, found, overwrite=overwrite)
         note(f"results in {out}{f', {partial}' if partial else ''}")
     failures = [failure for one in found for failure in one.failures]
-    leave(failures, "the claims of which every run had ended were kept" if partial else None)
+    kept = "the claims of which every run had ended were kept" if found else _NOTHING
+    leave(failures, kept if partial else None)
+
+
+_NOTHING = "of no claim had every run ended, and nothing was written"

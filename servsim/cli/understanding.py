@@ -198,7 +198,8 @@ def _steps(setup: Setup) -> list[Row]:
         ("full prefill", ms(cost.step_s([(chunk, 0)], 1, 0, 0)), f"a prompt of {chunk:,} tokens alone"),
     ]
     if isinstance(cost, PipelinedCost):
-        rows.append(("stage to stage", f"{ms(cost.send_s(1))}, {ms(cost.send_s(chunk))}", f"for 1 and {chunk:,} tokens"))
+        sends = f"{ms(cost.send_s(1))}, {ms(cost.send_s(chunk))}"
+        rows.append(("stage to stage", sends, f"hidden states of 1 and of {chunk:,} tokens"))
     if isinstance(setup.scenario.instance.cost, FixedCost):
         rows.append(("law", "fixed", "as the scenario says, whatever the model and the device"))
     return rows

@@ -76,10 +76,11 @@ def validate(
     if out is not None and compared:
         write_validation(out, compared, overwrite=overwrite)
         note(f"results in {out}{f', {partial}' if partial else ''}")
-    leave(found.failures, _KEPT if partial else None)
+    leave(found.failures, (_KEPT if whole else _NOTHING) if partial else None)
 
 
 _KEPT = "the datasets of which every run had ended were kept"
+_NOTHING = "of no dataset had every run ended, and nothing was written"
 
 
 def _fit(datasets: list[Dataset], runs: dict[str, list[MeasuredRun]]) -> None:

@@ -189,6 +189,13 @@ def _worded(detail: ErrorDetails) -> tuple[str, str | None]:
     if kind == "literal_error":
         remedy = suggestion(value, _quoted(context["expected"])) if isinstance(value, str) else None
         return f"must be {context['expected']}, found {found(value)}", remedy
+    if kind == "too_short":
+        what = "key" if isinstance(value, dict) else "item"
+        few = "none" if not value else str(context["actual_length"])
+        return (
+            f"must have at least {context['min_length']} {what}{'s' * (context['min_length'] > 1)}, found {few}",
+            None,
+        )
     message = detail["msg"][:1].lower() + detail["msg"][1:]
     return message if found(value) in message else f"{message}, found {found(value)}", None
 

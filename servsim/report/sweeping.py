@@ -104,13 +104,25 @@ def check_metrics(metrics: Iterable[str], scenarios: Sequence[Scenario]) -> None
         classes = tuple(scenario.slo) if isinstance(scenario.slo, Mapping) else ("default",)
         nothing = summarise(Recorder().records((), classes), scenario, calibration="", version="")
         known.update(_figure_paths(figures_of(nothing)))
+    parts = {path for path in known if path.rpartition(".")[2] in _NAMED_LATER}
+    figures = known - parts
     for metric in metrics:
         keys = metric.split(".")
-        parts = {".".join(keys[:depth]) for depth in range(1, len(keys)) if keys[depth - 1] in _NAMED_LATER}
-        if metric not in known and not parts & known:
-            close = suggestion(metric, known)
-            remedy = close if close.startswith("did you mean") else _ANY_FIGURE
+        within = {".".join(keys[:depth]) for depth in range(1, len(keys))}
+        if metric not in figures and not within & parts:
+            remedy = _leading_on(metric, figures, parts)
             raise ScenarioError(f"no run has a figure '{metric}'", place="--metric", remedy=remedy)
+
+
+def _leading_on(metric: str, figures: set[str], parts: set[str]) -> str:
+    """What would do in place of a path that leads to no figure."""
+    if metric in parts:
+        return f"add one of its keys, {metric}.KEY; the summary.json of a run has them"
+    if inside := sorted(path for path in figures if path.startswith(f"{metric}.")):
+        usual = [f"{metric}.{name}" for name in ("mean", "p99")]
+        return f"write one of its own, {' or '.join(usual) if set(usual) <= figures else ', '.join(inside)}"
+    close = suggestion(metric, figures)
+    return close if close.startswith("did you mean") else _ANY_FIGURE
 
 
 _ANY_FIGURE = "write a path in summary.json, such as ttft_s.p99 or prefix_cache.miss_ratio"

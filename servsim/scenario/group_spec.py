@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from servsim.documents import Spec, WholeNumber
+from servsim.documents import Spec, WholeNumber, refusal
+from servsim.documents.wording import found
 
 __all__ = ["BeamSpec", "OutputsSpec", "Samples", "forked_outputs", "requests_each"]
 
@@ -43,8 +44,15 @@ def _form(value: Any) -> str:
     return "<keys>" if isinstance(value, dict | OutputsSpec) else "<number>"
 
 
+def _countable(value: Any) -> Any:
+    """Refuse what is neither form; a number, right or wrong, is left to its own check."""
+    if isinstance(value, list | tuple) or (isinstance(value, str) and not value.strip().isdecimal()):
+        raise refusal(f"must be an integer or keys such as {{count: 4, forked: true}}, found {found(value)}")
+    return value
+
+
 Samples = Annotated[
-    Annotated[Count, Tag("<number>")] | Annotated[OutputsSpec, Tag("<keys>")],
+    Annotated[Count, BeforeValidator(_countable), Tag("<number>")] | Annotated[OutputsSpec, Tag("<keys>")],
     Discriminator(_form),
 ]
 """A number of answers to each prompt, or an :class:`OutputsSpec`."""

@@ -92,6 +92,11 @@ class HostCopies:
         return self._total_blocks if self._space is None else self._space.total_blocks
 
     @property
+    def told_by(self) -> str | None:
+        """The key of the tier's size in a scenario; None without a tier: it is ``swap_space_gib`` then."""
+        return None if self._space is None else f"instance.memory.tiers.{self._space.name}.capacity"
+
+    @property
     def used_blocks(self) -> int:
         """Blocks that hold something, or that something is on its way to."""
         return self._used_blocks if self._space is None else self._space.used_blocks

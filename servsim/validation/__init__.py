@@ -3,7 +3,7 @@
 from servsim.validation.claim import Claim, Finding, Verdict
 from servsim.validation.claims import CLAIMS, find_claims
 from servsim.validation.reproducing import Reproduction, plan_trials, reproduce
-from servsim.validation.table import claims_markdown, claims_table, write_claims
+from servsim.validation.table import claims_markdown, claims_report, write_claims
 
 __all__ = [
     "CLAIMS",
@@ -12,7 +12,7 @@ __all__ = [
     "Reproduction",
     "Verdict",
     "claims_markdown",
-    "claims_table",
+    "claims_report",
     "find_claims",
     "plan_trials",
     "reproduce",

@@ -51,8 +51,15 @@ CLAIMS: dict[str, Claim] = {
 
 
 def find_claims(names: Sequence[str]) -> list[Claim]:
-    """The claims of these names, each once; all for no name. Raises ScenarioError for an unknown one."""
-    for name in names:
+    """The claims of these names, each once; all for no name. Raises ScenarioError for an unknown one.
+
+    A claim may be called as its scenario is: ``papers/vtc`` is ``vtc``.
+    """
+    plain = [name.removeprefix(_FOLDER) for name in names]
+    for name in plain:
         if name not in CLAIMS:
             raise ScenarioError(f"unknown claim '{name}'", remedy=suggestion(name, CLAIMS))
-    return [CLAIMS[name] for name in dict.fromkeys(names or CLAIMS)]
+    return [CLAIMS[name] for name in dict.fromkeys(plain or CLAIMS)]
+
+
+_FOLDER = "papers/"

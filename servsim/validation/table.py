@@ -1,4 +1,4 @@
-"""What came of the claims, as a table for people and as a file."""
+"""What came of the claims, for people and as a file."""
 
 from __future__ import annotations
 
@@ -13,32 +13,54 @@ from servsim.validation.reproducing import Reproduction
 from servsim.version import VERSION
 
 if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
     from rich.table import Table
 
-__all__ = ["CLAIMS_FILE", "claims_markdown", "claims_table", "write_claims"]
+__all__ = ["CLAIMS_FILE", "claims_markdown", "claims_report", "write_claims"]
 
 CLAIMS_FILE = "claims.json"
-_HEADER = ("claim", "source", "figure", "published", "ours", "verdict", "assumed; likely reason")
 
 
-def claims_table(found: Sequence[Reproduction]) -> Table:
-    """A row a finding, the claim's own words beside its first."""
+def claims_report(found: Sequence[Reproduction]) -> Group:
+    """For each claim a heading with the verdict, a table of its figures, and its source and assumptions as text."""
+    from rich.console import Group
+
+    return Group(*(part for reproduction in found for part in _section(reproduction)))
+
+
+def _section(reproduction: Reproduction) -> Iterator[RenderableType]:
+    from rich.constrain import Constrain
+    from rich.padding import Padding
+    from rich.text import Text
+
+    claim = reproduction.claim
+    yield Text(f"{claim.name}: {reproduction.verdict or 'not judged, a run failed'}", style="bold")
+    yield Constrain(Padding(Text(f"{claim.statement}."), (0, 0, 0, 1)), _PARAGRAPH)
+    yield _figures(reproduction) if reproduction.findings else Text()
+    paragraphs = [f"Source: {claim.source}.", f"Assumed: {'; '.join(claim.assumptions)}."]
+    if _has_reason(reproduction):
+        paragraphs.append(f"Likely reason: {claim.likely_reason}.")
+    for paragraph in paragraphs:
+        yield Constrain(Padding(Text(paragraph), (0, 0, 1, 1)), _PARAGRAPH)
+
+
+def _figures(reproduction: Reproduction) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_lines=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in _HEADER:
-        table.add_column(name, overflow="fold", max_width=_WIDTHS.get(name), justify=_JUSTIFY.get(name, "left"))
-    for reproduction in found:
-        rows = list(_rows(reproduction))
-        for place, row in enumerate(rows):
-            table.add_row(*(Text(cell) for cell in row), end_section=place == len(rows) - 1)
+        table.add_column(name, overflow="fold", max_width=_WIDEST, no_wrap=name == "verdict")
+    for finding in reproduction.findings:
+        row = (finding.what, finding.published, finding.shown, finding.verdict.value)
+        table.add_row(*(Text(cell) for cell in row))
     return table
 
 
-_WIDTHS = {"claim": 34, "source": 28, "figure": 38, "assumed; likely reason": 70}
-_JUSTIFY: dict[str, Any] = {"ours": "right"}
+_HEADER = ("figure", "published", "ours", "verdict")
+_WIDEST = 60  # characters of a cell
+_PARAGRAPH = 100  # characters of a line
 
 
 def claims_markdown(found: Sequence[Reproduction]) -> str:
@@ -67,19 +89,6 @@ def write_claims(out: Path, found: Sequence[Reproduction], *, overwrite: bool = 
     """
     with result_folder(out, overwrite) as folder:
         (folder / CLAIMS_FILE).write_bytes(json_bytes({"servsim_version": VERSION, "claims": [*map(_plain, found)]}))
-
-
-def _rows(reproduction: Reproduction) -> Iterator[tuple[str, ...]]:
-    claim = reproduction.claim
-    notes = "; ".join(claim.assumptions)
-    if _has_reason(reproduction):
-        notes += f". Likely reason: {claim.likely_reason}"
-    about = [f"{claim.name}: {claim.statement}", claim.source, notes]
-    if reproduction.verdict is None:
-        yield about[0], about[1], "a run failed", "", "", "not judged", notes
-    for place, finding in enumerate(reproduction.findings):
-        first, source, last = about if place == 0 else ("", "", "")
-        yield first, source, finding.what, finding.published, finding.shown, finding.verdict.value, last
 
 
 def _has_reason(reproduction: Reproduction) -> bool:

@@ -129,7 +129,7 @@ def test_the_rates_that_sweep_and_capacity_tell_are_those_of_requests_where_each
     assert curve.rates_per_s == (8.0, 160.0)
     runs = rows_of("results/small-sweep/sweep.csv")
     assert [float(row["arrival_rate_per_s"]) for row in runs] == pytest.approx(curve.rates_per_s, rel=0.3)
-    assert "80.0 requests/s (workload.arrivals.rate_per_s: 20)" in servsim("check", small, *four[:2]).out
+    assert "80.00 requests/s (workload.arrivals.rate_per_s: 20)" in servsim("check", small, *four[:2]).out
 
 
 def test_sweep_goes_over_any_numeric_axis(servsim, small):
@@ -153,7 +153,10 @@ def test_sweep_over_the_size_of_a_prefix_cache_draws_its_miss_ratio(servsim, sma
     ("metric", "remedy"),
     [
         ("ttft_s.p98", "did you mean 'ttft_s.p9"),
-        ("ttft_s", "did you mean"),
+        ("ttft_s", "write one of its own, ttft_s.mean or ttft_s.p99"),
+        ("kv_memory", "kv_memory.used_max, kv_memory.used_mean"),
+        ("memry", "such as ttft_s.p99"),  # and not memory, which is no figure
+        ("memory", "add one of its keys, memory.KEY"),
         ("calibration", "such as ttft_s.p99"),
         ("zzz", "such as ttft_s.p99"),
     ],

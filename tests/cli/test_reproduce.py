@@ -21,7 +21,7 @@ def cut_short(monkeypatch):
 def test_reproduce_prints_the_claims_beside_what_came_of_them(servsim, small, cut_short):
     ended = servsim("reproduce", "clairvoyant-burst", "--jobs", 1)
     assert ended.status == 0
-    for word in ("clairvoyant-burst", "published", "verdict", "−70 to −76 %", "assumed"):
+    for word in ("clairvoyant-burst", "published", "verdict", "−70 to −76 %", "Source: Sundaresan", "Assumed: "):
         assert word in ended.out
     assert sorted(path.name for path in Path().iterdir()) == ["small.yaml"]
 
@@ -43,6 +43,16 @@ def test_reproduce_knows_its_claims(servsim, small):
     assert all(name in ended.err for name in CLAIMS) or "did you mean" in ended.err
 
 
+def test_a_claim_may_be_called_as_its_scenario_is(servsim, small, cut_short):
+    ended = servsim("reproduce", "papers/clairvoyant-burst", "clairvoyant-burst", "--jobs", 1)
+    assert ended.status == 0
+    assert ended.out.count("clairvoyant-burst: ") == 1
+
+
+def test_the_help_of_reproduce_says_how_to_see_the_names(servsim):
+    assert "servsim list claims" in " ".join(servsim("reproduce", "--help").out.replace("│", " ").split())
+
+
 def test_after_ctrl_c_what_was_tried_in_full_is_told_and_kept(servsim, small, cut_short, monkeypatch):
     real = reproducing.run_trial
 
@@ -62,6 +72,7 @@ def test_after_ctrl_c_what_was_tried_in_full_is_told_and_kept(servsim, small, cu
     ended = servsim("reproduce", "vtc", "--jobs", 1, "--out", "none")
     assert ended.status == 130
     assert ended.out == "partial: 0 of 1 claims\n" and not Path("none").exists()
+    assert "interrupted; of no claim had every run ended, and nothing was written" in ended.err
 
 
 def test_a_run_that_fails_leaves_its_claim_unjudged(servsim, small, cut_short, monkeypatch):

@@ -98,6 +98,7 @@ def test_the_floor_of_the_step_time_is_below_its_ceiling(servsim, small):
         ("models", "llama-3.1-8b", "8.03 billion"),
         ("workloads", "azure-conv-2023", ""),
         ("scenarios", "azure-conv-22rps", "main job"),
+        ("claims", "paged-attention-sharing", "Outputs of one prompt save"),
     ],
 )
 def test_list_names_what_there_is_in_a_line_each(servsim, kind, name, more):

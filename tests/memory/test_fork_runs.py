@@ -142,12 +142,22 @@ def test_the_tokens_of_the_longest_output_can_be_told_from_the_rows(workload: di
         assert times[number][-1] == pytest.approx(finish_s)
 
 
-def test_a_run_stops_where_a_group_finds_no_swap_space() -> None:
-    with pytest.raises(CapacityError, match=r"4 live sequences.*\n.*swap_space_gib") as caught:
-        servsim.simulate(scenario({**SAMPLES, "lengths": {"prompt_tokens": 60, "output_tokens": 90}}, swap_space_gib=0))
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"swap_space_gib": 0}, "instance.scheduler.swap_space_gib"),
+        ({"policy": "combined", "batching": {"name": "vllm_v0", "swap_space_gib": 0}},
+         "instance.scheduler.batching.swap_space_gib"),
+        ({"tiers": {"cpu": {"capacity": "2 MiB", "link": "pcie-gen4-x16"}}}, "instance.memory.tiers.cpu.capacity"),
+    ],
+)  # fmt: skip
+def test_a_run_stops_where_a_group_finds_no_swap_space(settings: dict[str, Any], key: str) -> None:
+    workload = {**SAMPLES, "lengths": {"prompt_tokens": 60, "output_tokens": 90}}
+    with pytest.raises(CapacityError, match="4 live sequences") as caught:
+        servsim.simulate(scenario(workload, **settings))
     error = caught.value
-    assert "0 blocks are free" in error.message and error.place == "scenario: instance.scheduler"
-    assert error.remedy is not None and "swap_space_gib" in error.remedy
+    assert " blocks are free" in error.message and error.place == "scenario: instance.scheduler"
+    assert error.remedy == f"raise {key}, or lower instance.scheduler.max_num_seqs"
 
 
 def test_a_closed_loop_waits_for_the_longest_output() -> None:

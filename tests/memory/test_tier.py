@@ -52,8 +52,14 @@ def test_a_path_wins_over_the_catalogue(tmp_path: Path) -> None:
             r"t\.link: unknown link 'pcie-gen5-x15'\n  did you mean",
         ),
         (CPU.model_copy(update={"link": "./no.yaml"}), r"tiers\.t\.link: no such file"),
-        (CPU.model_copy(update={"link": "h100-sxm"}), r"^instance\.memory\.tiers\.t\.link: h100-sxm is a GPU, not a link\n  name a link"),
-        (SSD.model_copy(update={"device": "h100-sxm"}), r"tiers\.t\.device: h100-sxm is a GPU, not an SSD\n  name a drive"),
+        (
+            CPU.model_copy(update={"link": "h100-sxm"}),
+            r"^instance\.memory\.tiers\.t\.link: h100-sxm is a GPU, not a link\n  name a link",
+        ),
+        (
+            SSD.model_copy(update={"device": "h100-sxm"}),
+            r"tiers\.t\.device: h100-sxm is a GPU, not an SSD\n  name a drive",
+        ),
         (SSD.model_copy(update={"device": "pcie-gen4-x4"}), r"tiers\.t\.device: pcie-gen4-x4 is a link, not an SSD"),
         (SSD.model_copy(update={"device": "samsung"}), r"instance\.memory\.tiers\.t\.device: unknown drive"),
     ],

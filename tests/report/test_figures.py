@@ -92,7 +92,7 @@ def test_the_rate_at_ninety_percent_is_marked_or_said_to_lie_outside():
 def evenly(low, high):
     """Latencies whose TTFT spans this range in ms, evenly on a logarithmic axis."""
     values = np.geomspace(low, high, 50) / 1e3
-    return Latency("a", {name: values for name in ("ttft_s", "tpot_s", "e2e_s")})
+    return Latency("a", dict.fromkeys(("ttft_s", "tpot_s", "e2e_s"), values))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from servsim.scenario import load_scenario
 from servsim.scenario.group_spec import BeamSpec, OutputsSpec, forked_outputs, requests_each
 
 SAMPLES = {"samples": {"count": 4, "forked": True}}
+EITHER = "samples: must be an integer or keys such as {count: 4, forked: true}"
 BEAMS = {"beam_search": {"width": 3}}
 
 
@@ -83,7 +84,10 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     (scenario({"samples": 0}), "samples: must be at least 1, found 0", ""),
     (scenario({"samples": {"count": 2, "fork": True}}), "samples.fork: unknown key", "did you mean 'forked'"),
     (scenario({"samples": {"forked": True}}), "samples.count: this key is missing", ""),
-    (scenario({"samples": "four"}), "samples: must be an integer, found 'four'", ""),
+    (scenario({"samples": "four"}), f"{EITHER}, found 'four'", ""),
+    (scenario({"samples": [4]}), f"{EITHER}, found a list", ""),
+    (scenario({"samples": "4"}), "samples: must be an integer, found '4'", "write 4, without quotes"),
+    (scenario({"samples": 4.5}), "samples: must be an integer, found 4.5", ""),
 ]  # fmt: skip
 
 

@@ -9,7 +9,16 @@ import pytest
 from rich.console import Console
 
 from servsim.sweep import Failure
-from servsim.validation import Claim, Finding, Reproduction, Verdict, claims_markdown, claims_table, write_claims
+from servsim.validation import (
+    CLAIMS,
+    Claim,
+    Finding,
+    Reproduction,
+    Verdict,
+    claims_markdown,
+    claims_report,
+    write_claims,
+)
 from servsim.validation.claim import bounded, change, factor, near, policy_variant, ratio, together
 
 OUT, PART, NOT = Verdict.COMES_OUT, Verdict.IN_PART, Verdict.DOES_NOT
@@ -79,17 +88,38 @@ def claim_of(*findings: Finding, reason: str | None = "copies") -> Reproduction:
     return Reproduction(claim, 1, {"a": {"speed": math.inf}}, findings)
 
 
-def printed(*found: Reproduction) -> str:
-    console = Console(width=300)
+def printed(*found: Reproduction, width: int = 300) -> str:
+    console = Console(width=width)
     with console.capture() as capture:
-        console.print(claims_table(found))
+        console.print(claims_report(found))
     return capture.get()
 
 
-def test_the_table_has_claim_source_published_ours_verdict_and_what_was_assumed():
+def test_the_report_has_claim_source_published_ours_verdict_and_what_was_assumed():
     text = printed(claim_of(factor("speed", "2 x", 1.3, 2)))
-    for word in ("It is twice as fast", "Nobody, 2026", "2 x", "1.30 x", "in part", "all of it. Likely reason: copies"):
+    for word in (
+        "made-up: in part\n",
+        "It is twice as fast.",
+        "Source: Nobody, 2026.",
+        "2 x",
+        "1.30 x",
+        "Assumed: all of it.",
+        "Likely reason: copies.",
+    ):
         assert word in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_report_of_every_claim_is_as_narrow_as_a_terminal_and_breaks_no_word(width):
+    """Figures as long as the longest of our own."""
+    what = "latency per output token at vLLM's highest rate, 1.85/s (the published setting; 35 for 64 turns)"
+    finding = factor(what, "1.51-1.95 x (13B: 1.14-1.70 x)", 1.3, 2)
+    long = Finding(what, finding.published, 1.3, "13.2 x (13.2 for 1.0 requests/s)", (2, 3), (1.1, 2))
+    for claim in CLAIMS.values():
+        text = printed(Reproduction(claim, 1, {}, (finding, long)), width=width)
+        assert max(map(len, text.splitlines())) <= width
+        words = " ".join([claim.statement, claim.source, *claim.assumptions, what, long.published, long.shown]).split()
+        assert {word.rstrip(".;") for word in words} <= {word.rstrip(".;") for word in text.split()}
 
 
 def test_a_reason_is_given_only_where_a_claim_does_not_come_out():

@@ -78,6 +78,7 @@ class VllmV0(LinePolicy):
         self._watermark_blocks = int(settings.watermark * self.memory.total_blocks)
         self._mode = settings.preemption_mode
         self._host = HostCopies(surroundings, settings)
+        self._swap_key = f"instance.scheduler.{'batching.' if order is not None else ''}swap_space_gib"
         self._swapped: list[Sequence] = []  # oldest first
         self._delay_factor = settings.delay_factor
         self._planned_s = 0.0
@@ -238,7 +239,7 @@ class VllmV0(LinePolicy):
                 raise CapacityError(
                     f"request {victim.request_id} has {victim.width} live sequences, which are swapped when preempted, "
                     f"but of the swap space only {room} blocks are free, and it has {blocks}",
-                    remedy="raise the capacity of the tier, or swap_space_gib, or lower max_num_seqs",
+                    remedy=f"raise {self._host.told_by or self._swap_key}, or lower instance.scheduler.max_num_seqs",
                 )
             return True
         if self._mode == "auto":
