@@ -22,7 +22,7 @@ from servsim.engine.facts import Facts
 from servsim.engine.instance import Instance
 from servsim.engine.parts import Parts
 from servsim.engine.pipeline import Lane, Pipeline
-from servsim.errors import CapacityError, ScenarioError, ServsimError, SimulationError, suggestion
+from servsim.errors import ScenarioError, SimulationError, suggestion
 from servsim.metrics import derive, summarise
 from servsim.records import Recorder, Records
 from servsim.report.folder import check_free, pause_columns, write_run
@@ -32,7 +32,7 @@ from servsim.scenario import Scenario, load_scenario
 from servsim.scheduler.policy import Bounds, Policy, Surroundings
 from servsim.scheduler.predictors import Predictor
 from servsim.scheduler.running import Running
-from servsim.setup import Setup
+from servsim.setup import Setup, placed
 from servsim.streams import Streams
 from servsim.version import VERSION
 from servsim.workload import RequestStream, open_stream
@@ -64,7 +64,7 @@ class Simulation:
         self._router = router
         # One for all instances: a request is judged alike wherever it goes, and what is learnt is learnt by all.
         predictor = scenario.instance.scheduler.predictor
-        with _placed(scenario, "instance", "scheduler", "predictor"):
+        with placed(scenario, "instance", "scheduler", "predictor"):
             self._predictor: Predictor = predictor.plug_in(predictor.parameters, streams.get("predictor"))
             self._predictor.prepare(self.stream)
         self.instances: list[Instance] = []  # virtual engines counted one by one
@@ -82,7 +82,7 @@ class Simulation:
 
     def run(self) -> Records:
         """Simulate to the end; after Ctrl-C, what has happened by then, marked partial."""
-        mistakes = _placed(self.scenario, "instance", "scheduler")  # where a policy finds that something does not fit
+        mistakes = placed(self.scenario, "instance", "scheduler")  # where a policy finds that something does not fit
         with mistakes, _rarer_garbage_collection(), _stopped_by_interrupt(self.env) as interrupts:
             self.env.run()
         for instance in self.instances:
@@ -157,7 +157,7 @@ class Simulation:
 
     def _policy(self, surroundings: Surroundings) -> Policy:
         """One instance's policy; raises what is wrong with it in these surroundings with its place in the scenario."""
-        with _placed(self.scenario, "instance", "scheduler"):
+        with placed(self.scenario, "instance", "scheduler"):
             policy: Policy = self.scenario.instance.scheduler.plug_in(surroundings)
         return policy
 
@@ -235,17 +235,6 @@ def finish(simulation: Simulation) -> Result:
         outside_range=simulation.cost.outside_range(),
     )
     return Result(simulation.scenario, records, summary)
-
-
-@contextmanager
-def _placed(scenario: Scenario, *path: str) -> Iterator[None]:
-    """What is refused without a place is refused at this one."""
-    try:
-        yield
-    except (ScenarioError, CapacityError) as error:
-        # SimPy raises a copy of what a process raised, made of its text alone.
-        told = error.__cause__ if isinstance(error.__cause__, ServsimError) else error
-        raise type(error)(told.message, place=told.place or scenario.place(path), remedy=told.remedy) from None
 
 
 @contextmanager

@@ -100,9 +100,9 @@ def _replaced(text: str, key: str, indent: str, lines: list[str]) -> str:
     if start is None:
         start = end = next((i for i, line in enumerate(old) if line.startswith("sources:")), len(old))
     else:
-        within = re.compile(rf"{indent}[ -]|\s*$")
+        within = re.compile(rf"{indent} |\s*$")
         end = start + 1
-        while end < len(old) and within.match(old[end]) and not re.match(rf"{indent}\S", old[end].replace("-", "x", 0)):
+        while end < len(old) and within.match(old[end]):
             end += 1
         while end > start + 1 and not old[end - 1].strip():
             end -= 1

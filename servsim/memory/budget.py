@@ -99,7 +99,6 @@ def kv_budget(
         raise CapacityError(
             f"{shape.name} leaves {format_bytes(max(0, budget.kv_bytes))} for KV on {device.name}, "
             f"less than two blocks of {format_bytes(budget.block_bytes)}",
-            place="instance",
             remedy="use more or larger devices, a lower max_num_batched_tokens, or a quantization",
         )
     return MemoryBudget(
@@ -120,6 +119,5 @@ def _check_fit(budget: MemoryBudget, device: Device, stage: Stage, tensor_parall
         f"weights {format_bytes(budget.weight_bytes)}, {format_bytes(needed)} in all, of "
         f"{format_bytes(budget.usable_bytes)} "
         f"({budget.gpu_memory_utilization:g} of {format_bytes(device.memory_bytes)})",
-        place="instance",
         remedy="raise tensor_parallel_size or pipeline_parallel_size, quantize, or use a larger device",
     )

@@ -13,7 +13,6 @@ from servsim.cost.launching import as_launched
 from servsim.cost.pipelined import PipelinedCost
 from servsim.cost.roofline import RooflineCost
 from servsim.cost.sends import StageSends
-from servsim.errors import ScenarioError
 from servsim.hardware import load_link
 from servsim.memory.tier import locate
 from servsim.model import DTYPE_BYTES
@@ -21,6 +20,7 @@ from servsim.model.operators import StepOperators
 from servsim.model.stages import Stage
 from servsim.scenario.instance_spec import FixedCost as FixedCostSpec
 from servsim.scenario.instance_spec import RooflineCost as RooflineCostSpec
+from servsim.setup.placing import placed
 
 if TYPE_CHECKING:
     from servsim.setup.setup import Setup
@@ -96,7 +96,5 @@ def _sends(setup: Setup) -> StageSends:
     place = setup.scenario.place(("instance", "pipeline_link"))
     link = None if spec.pipeline_link is None else load_link(locate("links", spec.pipeline_link, place), place)
     hidden_bytes = setup.shape.hidden_size * DTYPE_BYTES[spec.dtype]
-    try:
+    with placed(setup.scenario, "instance", "pipeline_link"):
         return StageSends(setup.device, link, hidden_bytes=hidden_bytes, group=spec.tensor_parallel_size)
-    except ScenarioError as error:
-        raise ScenarioError(error.message, place=place, remedy=error.remedy) from None

@@ -13,6 +13,7 @@ from servsim.memory.surroundings import MemorySurroundings
 from servsim.memory.swap_space import SwapSpace
 from servsim.scenario.instance_spec import FixedCost
 from servsim.scenario.scheduler_spec import batching_of
+from servsim.setup.placing import placed
 
 if TYPE_CHECKING:
     from servsim.setup.setup import Setup
@@ -45,11 +46,8 @@ def allocator(
         shared_reads=not isinstance(instance.cost, FixedCost) and instance.cost.shared_prefix_attention,
         prefill_s=prefill_s,
     )
-    try:
+    with placed(setup.scenario, "instance", "memory"):
         memory: Allocator = spec.plug_in(surroundings)
-    except (ScenarioError, CapacityError) as error:
-        place = error.place or setup.scenario.place(("instance", "memory"))
-        raise type(error)(error.message, place=place, remedy=error.remedy) from None
     if spec.prefix_hit_fraction and (hasattr(memory, "shares") or hasattr(memory, "uses_tiers")):
         raise ScenarioError(
             f"the allocator {spec.allocator} finds prefixes by itself",
@@ -81,7 +79,7 @@ def swap_space(setup: Setup, env: simpy.Environment) -> SwapSpace | None:
     if not setup.tiers or getattr(instance.memory.plug_in, "uses_tiers", False):
         return None
     parameters = batching_of(instance.scheduler).spec.parameters
-    try:
+    with placed(setup.scenario, "instance", "memory", "tiers"):
         return SwapSpace(
             env,
             setup.tiers[0],
@@ -90,6 +88,3 @@ def swap_space(setup: Setup, env: simpy.Environment) -> SwapSpace | None:
             granularity=getattr(parameters, "copy_granularity", "blocks"),
             asynchronous=getattr(parameters, "swap_copies", "blocking") == "async",
         )
-    except CapacityError as error:
-        place = setup.scenario.place(("instance", "memory", "tiers"))
-        raise CapacityError(error.message, place=place, remedy=error.remedy) from None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import simpy
 
 from servsim.cost.cost_model import CostModel
-from servsim.errors import CapacityError, ScenarioError
+from servsim.errors import ScenarioError
 from servsim.hardware import Device, Tier, load_device
 from servsim.memory.allocator import Allocator
 from servsim.memory.budget import MemoryBudget, kv_budget
@@ -24,6 +23,7 @@ from servsim.scenario import Scenario
 from servsim.scenario.instance_spec import FixedCost
 from servsim.setup.costs import cost_model
 from servsim.setup.memories import allocator, swap_space
+from servsim.setup.placing import placed
 
 __all__ = ["Setup"]
 
@@ -50,18 +50,15 @@ class Setup:
         spec = scenario.instance
         shape = load_model(scenario.model_path)
         device = load_device(scenario.hardware_path, scenario.place(("instance", "hardware")))
-        shared = ("instance", "tensor_parallel_size")
-        _placed(scenario, shared, shape.check_tensor_parallel, spec.tensor_parallel_size)
-        if not isinstance(spec.cost, FixedCost):
-            _placed(scenario, shared, device.check_tensor_parallel, spec.tensor_parallel_size)
+        with placed(scenario, "instance", "tensor_parallel_size"):
+            shape.check_tensor_parallel(spec.tensor_parallel_size)
+            if not isinstance(spec.cost, FixedCost):
+                device.check_tensor_parallel(spec.tensor_parallel_size)
         compression = spec.memory.compression
         kv_dtype = spec.dtype if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
-        try:
+        with placed(scenario, "instance", "pipeline_parallel_size"):
             stages = pipeline_stages(shape, spec.pipeline_parallel_size)
-        except ScenarioError as error:
-            place = scenario.place(("instance", "pipeline_parallel_size"))
-            raise ScenarioError(error.message, place=place, remedy=error.remedy) from None
-        try:
+        with placed(scenario, "model"):
             budgets = [
                 kv_budget(
                     device,
@@ -79,8 +76,6 @@ class Setup:
                 )
                 for stage in stages
             ]
-        except CapacityError as error:
-            raise CapacityError(error.message, place=scenario.place(("model",)), remedy=error.remedy) from None
         longest = spec.max_model_len or shape.max_position_embeddings
         if longest > shape.max_position_embeddings:
             raise ScenarioError(
@@ -162,11 +157,3 @@ class Setup:
                 f"{self.device.name} is uncalibrated: no kernel was measured on it, and default efficiencies stand in"
             )
         return tuple(notes)
-
-
-def _placed(scenario: Scenario, path: tuple[str, ...], check: Any, *arguments: Any) -> None:
-    """Run a check of another room and say where in the scenario its complaint belongs."""
-    try:
-        check(*arguments)
-    except ScenarioError as error:
-        raise ScenarioError(error.message, place=scenario.place(path), remedy=error.remedy) from None

@@ -14,7 +14,6 @@ from case import Asked, Case
 from exactly import holds_however_cut, registered
 from pydantic import ValidationError
 
-from servsim import registry
 from servsim.cost.fixed import FixedCost
 from servsim.metrics.token_times import token_times
 from servsim.scheduler import Surroundings
@@ -178,14 +177,11 @@ def test_paused_requests_keep_their_places() -> None:
 
 def test_the_conservative_mode_never_pauses_in_blocks_of_one_token_and_the_aggressive_one_does() -> None:
     requests = tuple(Asked(0.01 * index, 20, 60, 60) for index in range(20))
-    case = Case(requests, FixedCost(0.25, 0.125), policy="mine", block_size=1, num_blocks=401, max_num_seqs=20)
+    case = Case(requests, FixedCost(0.25, 0.125), block_size=1, num_blocks=401, max_num_seqs=20)
 
     def preemptions(**settings: Any) -> int:
-        registry._registered["schedulers"]["mine"] = variant(**settings)
-        try:
-            return int(Assembly(case).run().requests["preemptions"].sum())
-        finally:
-            del registry._registered["schedulers"]["mine"]
+        with registered(LightLlm, **settings) as name:
+            return int(Assembly(replace(case, policy=name)).run().requests["preemptions"].sum())
 
     conservative = preemptions(batch_max_tokens=40)
     aggressive = preemptions(batch_max_tokens=40, mode="aggressive", router_max_new_token_len=10)

@@ -13,7 +13,6 @@ from by_hand import ByHand
 from case import Asked, Case
 from exactly import holds_however_cut, registered
 
-from servsim import registry
 from servsim.cost.fixed import FixedCost
 from servsim.errors import ScenarioError
 from servsim.metrics.token_times import token_times
@@ -245,14 +244,11 @@ def test_a_golden_run() -> None:
 
 def test_a_lower_ratio_admits_more_and_retracts_more() -> None:
     requests = tuple(Asked(0.5 * index, 20, 60, 60) for index in range(40))
-    case = Case(requests, FixedCost(0.25, 0.125), policy="mine", block_size=1, num_blocks=401, max_num_seqs=40)
+    case = Case(requests, FixedCost(0.25, 0.125), block_size=1, num_blocks=401, max_num_seqs=40)
 
     def preemptions(**settings: Any) -> int:
-        registry._registered["schedulers"]["mine"] = variant(**settings)
-        try:
-            return int(Assembly(case).run().requests["preemptions"].sum())
-        finally:
-            del registry._registered["schedulers"]["mine"]
+        with registered(Sglang, **settings) as name:
+            return int(Assembly(replace(case, policy=name)).run().requests["preemptions"].sum())
 
     careful = preemptions(init_new_token_ratio=1.0, min_new_token_ratio_factor=1.0)
     assert careful == 0 < preemptions(init_new_token_ratio=0.05)
